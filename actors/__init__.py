@@ -1,0 +1,1 @@
+"""The actors: each owns one thing, decides with pure code from `core`, and acts through `ports`."""

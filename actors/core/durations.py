@@ -1,0 +1,47 @@
+"""Durations: how people write them and how we read and write them. Go's grammar (`1h30m`, `90s`, `100ms`, `1.5h`).
+
+Exact: sums are made in whole nanoseconds, never in floats, so `0.1s` is 100 ms. No sign: nothing goes back in time.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+_UNIT_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,  # U+00B5, the micro sign
+    "μs": 1_000,  # U+03BC, the Greek letter; Go takes both
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_WHOLE = re.compile(rf"(?:{_PART.pattern})+")
+DIGITS_MAX = 64
+"""Longer texts are refused before any arithmetic: nobody means them."""
+
+
+def parse_duration_ns(text: str) -> int:
+    """Read a Go duration as nanoseconds, fractions of one cut off; `ValueError` for all else, a bare number too."""
+    if text == "0":
+        return 0
+    if len(text) > DIGITS_MAX or not _WHOLE.fullmatch(text):
+        raise ValueError("expected a duration such as 10s, 1h30m or 250ms")
+    return int(sum(Decimal(number) * _UNIT_NS[unit] for number, unit in _PART.findall(text)))
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds as Go does, rounded to the millisecond: `1h30m0s`, `10s`, `1.5s`, `250ms`, `0s`."""
+    total_s, rest_ms = divmod(round(seconds * 1000), 1000)
+    if rest_ms and not total_s:
+        return f"{rest_ms}ms"
+    total_minutes, second = divmod(total_s, 60)
+    hours, minutes = divmod(total_minutes, 60)
+    fraction = f".{rest_ms:03}".rstrip("0") if rest_ms else ""
+    text = f"{second}{fraction}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

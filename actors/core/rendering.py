@@ -1,0 +1,72 @@
+"""Rendering: the body that a webhook gets for one frozen batch.
+
+A pure function of what is stored, called for every attempt, so every attempt sends the same bytes. Payloads and
+values are spliced as the caller wrote them; nothing of a payload is decoded and encoded again.
+Invariant: a batch always has a body. The newest message's policy holds for all, so an older message may lack the field
+or hold something that cannot be joined there: it adds nothing to the aggregate (an envelope still carries all of it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from actors.core.aggregation import FieldPath, aggregate, joinable, parse_path
+from actors.core.json_span import replace, value_at
+from actors.core.policy import BufferOptions, Policy, Reason
+
+StoredMessage = tuple[str, int, bytes]
+"""Message id, when it was received (Unix ms), payload."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def render(policy: Policy, *, key: str, reason: Reason, messages: Sequence[StoredMessage]) -> bytes:
+    """The body for a batch of at least one message, oldest first, under its newest message's policy.
+
+    `merged`: the newest payload with the field replaced by the aggregate. `envelope`: every message. Without a
+    `format` a batch with an `aggregate_field` is merged, any other enveloped. If the newest payload itself has no such
+    field, which no accepted message does, the envelope loses nothing and goes instead.
+    """
+    options = policy.buffer
+    newest = messages[-1][2]
+    if options.aggregate_field is None:
+        return newest if options.format == "merged" else _envelope(key, reason, messages, None)
+    path = parse_path(options.aggregate_field)
+    aggregated = _aggregated(options, path, messages)
+    if aggregated is not None and options.format != "envelope":
+        merged = replace(newest, path, aggregated)
+        if merged is not None:
+            return merged
+    return _envelope(key, reason, messages, aggregated)
+
+
+def rfc3339(instant_ms: int) -> str:
+    """A Unix instant in UTC with milliseconds: `2026-11-22T16:50:00.123Z`."""
+    whole = datetime.fromtimestamp(instant_ms // 1000, UTC).isoformat()
+    return f"{whole[:19]}.{instant_ms % 1000:03d}Z"
+
+
+def _aggregated(options: BufferOptions, path: FieldPath, messages: Sequence[StoredMessage]) -> bytes | None:
+    values = [value for _, _, payload in messages if (value := value_at(payload, path)) is not None]
+    if options.aggregate == "join":
+        values = [value for value in values if joinable(value)]
+    return aggregate(values, options.aggregate, options.separator) if values else None
+
+
+def _envelope(key: str, reason: Reason, messages: Sequence[StoredMessage], aggregated: bytes | None) -> bytes:
+    return b'{"key":%b,"reason":"%b","count":%d,%b"messages":[%b]}' % (
+        _encode(key),
+        reason.encode(),
+        len(messages),
+        b"" if aggregated is None else b'"aggregated":%b,' % aggregated,
+        b",".join(
+            [
+                b'{"message_id":%b,"received_at":"%b","payload":%b}'
+                % (_encode(message_id), rfc3339(received_ms).encode(), payload)
+                for message_id, received_ms, payload in messages
+            ]
+        ),
+    )
