@@ -1,0 +1,303 @@
+"""Attempt: one try at a delivery, a pipeline of small steps: claim, build, check, post, judge, settle.
+
+Settling is the one place where an outcome is written. Whatever the store does meanwhile, an outcome that is known is
+written as soon as the store is back. Never decides what may start; never raises for what a webhook does.
+Invariants: nothing is posted before its claim is stored; every try posts the same bytes under the same `webhook-id`;
+a node that has lost the partition posts nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Literal, TypeVar, assert_never
+
+import msgspec
+from msgspec import Struct
+
+from actors.committer import Committer
+from actors.core import rendering, retry, signing
+from actors.core.outcome import Answered, Failed
+from actors.core.policy import Policy
+from actors.ownership import Ownership
+from actors.ports import (
+    Attempt,
+    Claim,
+    Claimed,
+    DeliveryStore,
+    Egress,
+    Fenced,
+    Journal,
+    Meters,
+    Next,
+    NothingOpen,
+    OutboundRequest,
+    Overloaded,
+    Poisoned,
+    Ready,
+    Release,
+    Settle,
+    StoreAway,
+)
+from actors.runtime.clock import Clock
+from actors.runtime.supervisor import Supervisor
+
+STORE_PAUSE_S = 0.1
+T = TypeVar("T")
+_policy_decoder = msgspec.json.Decoder(Policy)
+
+
+@lru_cache(maxsize=1024)
+def policy_of(stored: bytes) -> Policy:
+    """The policy as it was frozen with the batch."""
+    return _policy_decoder.decode(stored)
+
+
+class DeliveryRules(Struct, frozen=True, kw_only=True):
+    """What holds where a webhook says nothing itself."""
+
+    timeout_s: float
+    max_retries: int
+    retry_delay_s: float
+    user_agent: str
+
+
+class InHand(Struct, frozen=True):
+    """A delivery that was claimed and is not settled yet."""
+
+    partition: int
+    epoch: int
+    attempt: int
+
+
+Report = Callable[[Answered | Failed], None]
+
+
+class Attempts:
+    """Runs attempts. `in_hand` is what a drain must give back."""
+
+    def __init__(
+        self,
+        store: DeliveryStore,
+        egress: Egress,
+        ownership: Ownership,
+        rules: DeliveryRules,
+        tools: Tools,
+    ) -> None:
+        self._egress = egress
+        self._ownership = ownership
+        self._rules = rules
+        self._clock = tools.clock
+        self._jitter = tools.jitter
+        self._journal = tools.journal
+        self._meters = tools.meters
+        committer = (tools.supervisor, tools.clock, tools.meters)
+        self._claims = Committer("claim", store.claim, *committer)
+        self._settles = Committer("settle", store.settle, *committer)
+        self._releases = Committer("release", store.release, *committer)
+        self.in_hand: dict[str, InHand] = {}
+
+    async def run(self, ready: Ready, report: Report) -> Ready | None:
+        """Try once. Gives the delivery of the same key that may start now, if there is one."""
+        epoch = self._ownership.epoch(ready.partition)
+        if not epoch:
+            return None
+        claimed = await self._claim(ready, epoch)
+        if not isinstance(claimed, Claimed):
+            return claimed
+        self.in_hand[ready.delivery_id] = InHand(ready.partition, epoch, claimed.attempt)
+        policy = policy_of(claimed.policy)
+        request = self._build(claimed, policy)
+        if self._ownership.epoch(ready.partition) != epoch:
+            del self.in_hand[ready.delivery_id]
+            return None
+        outcome = await self._egress.send(request)
+        report(outcome)
+        self._meters.attempt_seconds.observe(outcome.latency_ms / 1000)
+        return await self._settle(claimed, policy, outcome)
+
+    async def give_up(self, ready: Ready) -> Ready | None:
+        """Settle an attempt that crashed in here: it counts as failed, so that a poison batch comes to an end."""
+        held = self.in_hand.get(ready.delivery_id)
+        if held is None:
+            return None
+        settle = Settle(
+            partition=held.partition,
+            epoch=held.epoch,
+            delivery_id=ready.delivery_id,
+            attempt=held.attempt,
+            status="dead",
+            log=self._log_line(Failed("internal error", 0.0)),
+        )
+        return await self._record(settle)
+
+    def put_off(self, ready: Ready, in_s: float) -> None:
+        """Leave a ready delivery to a later sweep. What the store says to it changes nothing here."""
+        epoch = self._ownership.epoch(ready.partition)
+        if epoch:
+            wish = Release(
+                partition=ready.partition, epoch=epoch, delivery_id=ready.delivery_id, in_ms=round(in_s * 1000)
+            )
+            with suppress(Overloaded):
+                self._releases.submit(wish, 0, lambda _outcome: None)
+
+    async def release_all(self) -> int:
+        """Give back what is claimed and will not be settled by this node. Raises StoreAway."""
+        held = list(self.in_hand.items())
+        self.in_hand.clear()
+        await asyncio.gather(*(self._release(name, of.partition, of.epoch, 0.0) for name, of in held))
+        return len(held)
+
+    async def drained(self) -> None:
+        """Wait until the store has answered everything."""
+        for committer in (self._claims, self._settles, self._releases):
+            await committer.drained()
+
+    async def _release(self, delivery_id: str, partition: int, epoch: int, in_s: float) -> None:
+        wish = Release(partition=partition, epoch=epoch, delivery_id=delivery_id, in_ms=round(in_s * 1000))
+        outcome = await self._releases.ask(wish)
+        if isinstance(outcome, Fenced):
+            self._ownership.fenced(partition, outcome)
+
+    async def _claim(self, ready: Ready, epoch: int) -> Claimed | Ready | None:
+        claim = Claim(partition=ready.partition, epoch=epoch, delivery_id=ready.delivery_id)
+        try:
+            outcome = await self._claims.ask(claim)
+        except StoreAway:
+            # Perhaps it was claimed, perhaps not: give it back, which is right in either case.
+            await self._persist(lambda: self._release(ready.delivery_id, ready.partition, epoch, 0.0))
+            return None
+        except Overloaded:
+            return None
+        match outcome:
+            case Claimed():
+                return outcome
+            case Poisoned(following):
+                self._meters.deliveries["dead"].inc()
+                self._journal.error("delivery dead", delivery_id=ready.delivery_id, reason="its attempts stopped nodes")
+                return following
+            case NothingOpen():
+                return None
+            case Fenced():
+                self._ownership.fenced(ready.partition, outcome)
+                return None
+            case _:
+                assert_never(outcome)
+
+    def _build(self, claimed: Claimed, policy: Policy) -> OutboundRequest:
+        webhook = policy.webhook
+        body = rendering.render(policy, key=claimed.key, reason=claimed.reason, messages=claimed.messages)
+        dispatch = signing.Dispatch(
+            delivery_id=claimed.delivery_id,
+            attempted_at_s=int(self._clock.wall()),
+            attempt=claimed.attempt,
+            key=claimed.key,
+            size=len(claimed.messages),
+            reason=claimed.reason,
+            traceparent=claimed.trace,
+        )
+        return OutboundRequest(
+            method=webhook.method,
+            url=webhook.url,
+            headers=signing.delivery_headers(webhook, dispatch, body, self._rules.user_agent),
+            body=body,
+            timeout_s=webhook.timeout or self._rules.timeout_s,
+        )
+
+    async def _settle(self, claimed: Claimed, policy: Policy, outcome: Answered | Failed) -> Ready | None:
+        max_retries = policy.webhook.max_retries
+        verdict = retry.decide(
+            outcome,
+            failures=claimed.failures,
+            max_retries=self._rules.max_retries if max_retries is None else max_retries,
+            retry_delay_s=self._rules.retry_delay_s,
+            now_wall=self._clock.wall(),
+            jitter=self._jitter(),
+        )
+        held = self.in_hand[claimed.delivery_id]
+        settle = Settle(
+            partition=held.partition,
+            epoch=held.epoch,
+            delivery_id=claimed.delivery_id,
+            attempt=claimed.attempt,
+            status=_status_after(verdict),
+            log=self._log_line(outcome),
+            retry_in_ms=round(verdict.seconds * 1000) if isinstance(verdict, retry.RetryIn) else 0,
+        )
+        following = await self._record(settle)
+        self._tell(settle, outcome)
+        return following
+
+    async def _record(self, settle: Settle) -> Ready | None:
+        outcome = await self._persist(lambda: self._settles.ask(settle, len(settle.log)))
+        self.in_hand.pop(settle.delivery_id, None)
+        match outcome:
+            case Next(following):
+                self._meters.deliveries[settle.status].inc()
+                return following
+            case NothingOpen():
+                return None
+            case Fenced():
+                self._ownership.fenced(settle.partition, outcome)
+                return None
+            case _:
+                assert_never(outcome)
+
+    async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until the store answers. What is asked must be safe to repeat."""
+        while True:
+            try:
+                return await ask()
+            except (StoreAway, Overloaded):
+                await asyncio.sleep(STORE_PAUSE_S)
+
+    def _log_line(self, outcome: Answered | Failed) -> bytes:
+        at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if isinstance(outcome, Failed):
+            return msgspec.json.encode(Attempt(at=at, latency_ms=round(outcome.latency_ms, 2), error=outcome.error))
+        return msgspec.json.encode(
+            Attempt(
+                at=at,
+                latency_ms=round(outcome.latency_ms, 2),
+                status_code=outcome.status,
+                response_excerpt=outcome.excerpt or None,
+            )
+        )
+
+    def _tell(self, settle: Settle, outcome: Answered | Failed) -> None:
+        if settle.status == "delivered":
+            return
+        facts: dict[str, object] = {"delivery_id": settle.delivery_id, "attempt": settle.attempt}
+        if isinstance(outcome, Answered):
+            facts["status_code"] = outcome.status
+        else:
+            facts["error"] = outcome.error
+        if settle.status == "dead":
+            self._journal.warning("delivery dead", **facts)
+        else:
+            self._journal.info("delivery will be retried", retry_in_ms=settle.retry_in_ms, **facts)
+
+
+def _status_after(verdict: retry.Verdict) -> Literal["delivered", "retrying", "dead"]:
+    match verdict:
+        case retry.Delivered():
+            return "delivered"
+        case retry.RetryIn():
+            return "retrying"
+        case retry.Dead():
+            return "dead"
+        case _:
+            assert_never(verdict)
+
+
+class Tools(Struct, frozen=True, kw_only=True):
+    """What actors of deliveries work with, beside their store: `jitter` gives 0…1."""
+
+    supervisor: Supervisor
+    clock: Clock
+    jitter: Callable[[], float]
+    journal: Journal
+    meters: Meters

@@ -1,0 +1,266 @@
+"""Buffers: the supervisor of all buffer actors of this node.
+
+Creates an actor when its key is first heard of, lets it go when its batch has closed, replaces one that crashed and
+quarantines a key that crashes its actor again and again. Holds the one wheel of deadlines and the group commits.
+Invariant: what an actor knows can be lost at any time; the store has it all and the sweep brings it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.buffer import (
+    AskClose,
+    Buffer,
+    Closed,
+    DeadlineReached,
+    Flush,
+    Flushed,
+    Forget,
+    Heard,
+    Inbox,
+    Shell,
+    Stored,
+)
+from actors.committer import Committer
+from actors.core.partition import locate
+from actors.ownership import Ownership
+from actors.ports import (
+    Appended,
+    BatchStore,
+    Close,
+    ClosedBatch,
+    DueBatch,
+    Entry,
+    Fenced,
+    ListCursor,
+    Meters,
+    NotDue,
+    NothingOpen,
+    OpenBatch,
+    Overloaded,
+    Ready,
+    StoreAway,
+)
+from actors.runtime.actor import Actor, Dispatcher
+from actors.runtime.clock import Clock
+from actors.runtime.supervisor import Quarantine, Supervisor
+from actors.runtime.wheel import Wheel
+
+ENTRY_OVERHEAD_BYTES = 256
+"""What an entry weighs in the commit queue beside its payload: ids, policy, bookkeeping."""
+
+
+class Buffers:
+    """The front of the buffer actors: ask it to append, flush, drop, look and list."""
+
+    def __init__(
+        self,
+        store: BatchStore,
+        ownership: Ownership,
+        supervisor: Supervisor,
+        clock: Clock,
+        meters: Meters,
+    ) -> None:
+        self._store = store
+        # Asking for the running loop is a system call on Python 3.11, and this is the hottest place.
+        self._new_future = asyncio.get_running_loop().create_future
+        self._ownership = ownership
+        self._clock = clock
+        self._meters = meters
+        self._appends = Committer("append", store.append, supervisor, clock, meters)
+        self._appends.on_committed = self._account
+        self._closes = Committer("close", store.close, supervisor, clock, meters)
+        self._dispatcher = Dispatcher(self._crashed)
+        self._quarantine = Quarantine(clock)
+        self._wheel: Wheel[Buffer] = Wheel(clock, self._deadline_reached)
+        self._buffers: dict[str, Buffer] = {}
+        self.on_closed: Callable[[Ready], None] = lambda _ready: None
+        """Told of each batch that may start; set once by the composition root."""
+        self.on_stored: Callable[[Sequence[Entry]], None] = lambda _entries: None
+        """Told of messages that were stored; set once by the composition root."""
+        self.make_delivery_id: Callable[[int], str] = lambda _partition: ""
+        """Makes the id of a batch that closes now, from its partition; set once by the composition root."""
+        self._shell = Shell(
+            close=self._close,
+            arm=self._wheel.arm,
+            disarm=self._wheel.disarm,
+            deliver=self._deliver,
+            disown=self._disown,
+            monotonic=clock.monotonic,
+            idle=self._idle,
+        )
+
+    def __len__(self) -> int:
+        return len(self._buffers)
+
+    @property
+    def mailbox_depth(self) -> int:
+        """Messages that wait in mailboxes now."""
+        return self._dispatcher.waiting
+
+    @property
+    def quarantined(self) -> int:
+        """Keys that are left alone now."""
+        return len(self._quarantine)
+
+    def append(self, entry: Entry) -> asyncio.Future[Appended]:
+        """Ask for a message to be stored. The future raises StoreAway when it was not, or nobody can know.
+
+        Raises Overloaded when the key's mailbox is full or the key is quarantined.
+        """
+        buffer = self._ask(entry.kid, entry.partition)
+        reply: asyncio.Future[Appended] = self._new_future()
+
+        def answer(outcome: Appended | Exception) -> None:
+            buffer.asked -= 1
+            if isinstance(outcome, Appended):
+                state = buffer.state
+                # Most messages join a window that is known: there is nothing to tell.
+                if outcome.closed is not None or state is None or state.deadline_ms != outcome.deadline_ms:
+                    self._dispatcher.tell(buffer, Stored(outcome))
+                if not reply.done():
+                    reply.set_result(outcome)
+            else:
+                if not reply.done():
+                    reply.set_exception(outcome)
+                self._idle(buffer)
+
+        try:
+            self._appends.submit(entry, len(entry.payload) + ENTRY_OVERHEAD_BYTES, answer)
+        except Overloaded:
+            buffer.asked -= 1
+            self._idle(buffer)
+            raise
+        return reply
+
+    async def flush(self, key: str, batch_id: str | None = None) -> Flushed:
+        """Close the key's open batch now, as the delivery `batch_id` (made here when None): asking again with the
+        same id gives the same answer. Raises StoreAway, Overloaded."""
+        kid, partition = locate(key)
+        reply: asyncio.Future[Flushed] = self._new_future()
+        self._dispatcher.tell(self._ask(kid, partition), Flush(batch_id or self.make_delivery_id(partition), reply))
+        return await reply
+
+    async def drop(self, key: str) -> int | NothingOpen | Fenced:
+        """Drop the key's open batch; gives how many messages were dropped. Raises StoreAway."""
+        kid, partition = locate(key)
+        outcome = await self._store.cancel(partition, self._ownership.epoch(partition), kid)
+        buffer = self._buffers.get(kid)
+        if buffer is not None and not isinstance(outcome, Fenced):
+            self._dispatcher.tell(buffer, Forget())
+        return outcome
+
+    async def peek(self, key: str) -> OpenBatch | None:
+        """The key's open batch with its messages. Raises StoreAway."""
+        return await self._store.peek(key)
+
+    async def list_open(self, cursor: ListCursor, limit: int) -> tuple[Sequence[OpenBatch], ListCursor | None]:
+        """A page of open batches. Raises StoreAway."""
+        return await self._store.list_open(cursor, limit)
+
+    def heard(self, due: Sequence[DueBatch]) -> None:
+        """Take what a sweep found: batches that fall due soon or should have."""
+        now = self._clock.monotonic()
+        for batch in due:
+            buffer = self._buffers.get(batch.kid)
+            if buffer is not None and buffer.state is not None and buffer.state.deadline_ms == batch.deadline_ms:
+                continue
+            if not self._quarantine.holds(batch.kid):
+                buffer = self._buffer(batch.kid, batch.partition)
+                self._dispatcher.tell(buffer, Heard(batch.deadline_ms, now + batch.due_in_ms / 1000))
+
+    async def drained(self) -> None:
+        """Wait until everything that was asked has been answered by the store."""
+        await self._appends.drained()
+        await self._closes.drained()
+
+    def forget_partition(self, partition: int) -> None:
+        """Let go of a partition's actors: another node owns it."""
+        for buffer in [buffer for buffer in self._buffers.values() if buffer.partition == partition]:
+            self._dispatcher.tell(buffer, Forget())
+
+    def _buffer(self, kid: str, partition: int) -> Buffer:
+        buffer = self._buffers.get(kid)
+        if buffer is None:
+            if self._quarantine.holds(kid):
+                raise Overloaded("this key is quarantined: its actor crashed again and again")
+            buffer = self._buffers[kid] = Buffer(kid, partition, self._shell)
+        return buffer
+
+    def _ask(self, kid: str, partition: int) -> Buffer:
+        """The key's actor, with one more caller waiting for it. Raises Overloaded when too many do."""
+        buffer = self._buffer(kid, partition)
+        if buffer.asked >= Buffer.asks_max:
+            raise Overloaded("the mailbox of this key is full")
+        buffer.asked += 1
+        return buffer
+
+    def _account(self, entries: Sequence[Entry], outcomes: Sequence[Appended]) -> None:
+        """Count a batch of stored messages and remember them for a while, before anybody is told."""
+        duplicates = 0
+        for outcome in outcomes:
+            if outcome.duplicate:
+                duplicates += 1
+            elif outcome.closed is not None:
+                self._count_batch(outcome.closed)
+        self._meters.accepted.inc(len(outcomes) - duplicates)
+        self._meters.duplicates.inc(duplicates)
+        self.on_stored(entries)
+
+    def _count_batch(self, batch: ClosedBatch) -> None:
+        self._meters.batches[batch.reason].inc()
+        self._meters.batch_messages.observe(batch.size)
+
+    def _close(self, buffer: Buffer, effect: AskClose) -> None:
+        epoch = self._ownership.epoch(buffer.partition)
+        close = Close(
+            partition=buffer.partition,
+            epoch=epoch,
+            kid=buffer.kid,
+            deadline_ms=effect.deadline_ms,
+            reason=effect.reason,
+            batch_id=effect.batch_id or self.make_delivery_id(buffer.partition),
+        )
+
+        def answer(outcome: ClosedBatch | NotDue | NothingOpen | Fenced | Exception) -> None:
+            if isinstance(outcome, ClosedBatch):
+                self._count_batch(outcome)
+            self._dispatcher.tell(buffer, Closed(outcome, effect.reply))
+
+        try:
+            self._closes.submit(close, ENTRY_OVERHEAD_BYTES, answer)
+        except Overloaded as error:
+            answer(error)
+
+    def _deliver(self, buffer: Buffer, batch: ClosedBatch) -> None:
+        self.on_closed(Ready(buffer.partition, batch.delivery_id, batch.host, 0))
+
+    def _disown(self, buffer: Buffer, owner: Fenced) -> None:
+        self._ownership.fenced(buffer.partition, owner)
+
+    def _deadline_reached(self, buffer: Buffer) -> None:
+        self._dispatcher.tell(buffer, DeadlineReached())
+
+    def _idle(self, buffer: Buffer) -> None:
+        """Let go of an actor that knows nothing and that nobody waits for."""
+        idle = buffer.state is None and buffer.asked == 0 and not buffer._mail
+        if idle and self._buffers.get(buffer.kid) is buffer:
+            del self._buffers[buffer.kid]
+
+    def _crashed(self, actor: Actor[Any], messages: list[Inbox], error: Exception) -> None:
+        """Replace the actor: its successor starts from the store. Callers are told that nobody can know."""
+        if not isinstance(actor, Buffer):
+            return
+        self._meters.actor_restarts.inc()
+        self._quarantine.crashed(actor.kid)
+        if self._buffers.get(actor.kid) is actor:
+            del self._buffers[actor.kid]
+        if actor.slot is not None:
+            self._wheel.disarm(actor, actor.slot)
+        for message in messages:
+            reply = getattr(message, "reply", None)
+            if reply is not None and not reply.done():
+                reply.set_exception(StoreAway("the actor of this key crashed"))

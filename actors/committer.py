@@ -1,0 +1,134 @@
+"""Committer: group commit. What arrives close together goes to the store in one call.
+
+A request alone goes at once; while a call is under way those that arrive wait for its answer, but never longer than
+GATHER_S, and leave together. Callers await futures; a caller that goes away does not take its write with it.
+Invariants: queue bounded in bytes and age (StoreAway or Overloaded beyond); order of requests is kept; every request
+gets exactly one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from actors.ports import Meters, Overloaded, StoreAway
+from actors.runtime.clock import Clock
+from actors.runtime.supervisor import Supervisor
+
+GATHER_S = 0.002
+BATCH_REQUESTS_MAX = 256
+BATCH_BYTES_MAX = 512 * 1024
+QUEUE_BYTES_MAX = 8 * 1024 * 1024
+QUEUE_AGE_S_MAX = 1.0
+CALLS_MAX = 4
+"""Calls under way at once: one normally, more only when the store takes longer than GATHER_S to answer."""
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+Answer = Callable[[Any], None]
+"""Gets the store's answer, or the exception that stands for it."""
+
+
+class Committer(Generic[Q, A]):
+    """Gathers requests of one kind. `commit` answers a batch, one answer per request, in order; `on_committed` is
+    shown each answered batch before the callers are."""
+
+    def __init__(
+        self,
+        name: str,
+        commit: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
+        supervisor: Supervisor,
+        clock: Clock,
+        meters: Meters,
+    ) -> None:
+        self._name = name
+        self._commit = commit
+        self._supervisor = supervisor
+        self._clock = clock
+        self._meters = meters
+        self.on_committed: Callable[[Sequence[Q], Sequence[A]], None] = lambda _requests, _answers: None
+        self._queue: deque[tuple[Q, int, Answer, float]] = deque()
+        self._queued_bytes = 0
+        self._calls = 0
+        self._armed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def submit(self, request: Q, size_bytes: int, answer: Answer) -> None:
+        """Queue a request; `answer` is called once, in the order of submission. Raises Overloaded when full."""
+        now = self._clock.monotonic()
+        if self._queue and (
+            self._queued_bytes + size_bytes > QUEUE_BYTES_MAX or now - self._queue[0][3] > QUEUE_AGE_S_MAX
+        ):
+            raise Overloaded(f"the {self._name} queue is full")
+        self._queue.append((request, size_bytes, answer, now))
+        self._queued_bytes += size_bytes
+        self._idle.clear()
+        if not self._armed:
+            self._armed = True
+            if self._calls == 0:
+                asyncio.get_running_loop().call_soon(self._leave)
+            else:
+                self._clock.call_at(now + GATHER_S, self._leave)
+
+    async def ask(self, request: Q, size_bytes: int = 0) -> A:
+        """Submit and wait for the answer. Raises what the store raised."""
+        reply: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+
+        def answer(outcome: Any) -> None:
+            if reply.done():
+                return
+            if isinstance(outcome, Exception):
+                reply.set_exception(outcome)
+            else:
+                reply.set_result(outcome)
+
+        self.submit(request, size_bytes, answer)
+        return await reply
+
+    async def drained(self) -> None:
+        """Wait until nothing is queued and no call is under way."""
+        await self._idle.wait()
+
+    def _leave(self) -> None:
+        """Send what has gathered, in as many calls as the bounds want."""
+        self._armed = False
+        while self._queue and self._calls < CALLS_MAX:
+            batch: list[tuple[Q, int, Answer, float]] = []
+            size = 0
+            while self._queue and len(batch) < BATCH_REQUESTS_MAX and size < BATCH_BYTES_MAX:
+                item = self._queue.popleft()
+                size += item[1]
+                batch.append(item)
+            self._queued_bytes -= size
+            self._calls += 1
+            self._supervisor.spawn(self._name, self._call(batch))
+
+    async def _call(self, batch: list[tuple[Q, int, Answer, float]]) -> None:
+        started = self._clock.monotonic()
+        requests = [item[0] for item in batch]
+        outcomes: Sequence[Any]
+        try:
+            outcomes = await self._commit(requests)
+        except (StoreAway, Overloaded) as error:
+            outcomes = [error] * len(batch)
+        except BaseException as error:
+            away = StoreAway(f"the write was not finished: {error!r}")
+            self._close_call(batch, [away] * len(batch))
+            raise
+        else:
+            self._meters.commit_operations.observe(len(batch))
+            self._meters.commit_seconds.observe(self._clock.monotonic() - started)
+            self.on_committed(requests, outcomes)
+        self._close_call(batch, outcomes)
+
+    def _close_call(self, batch: list[tuple[Q, int, Answer, float]], outcomes: Sequence[Any]) -> None:
+        self._calls -= 1
+        for (_, _, answer, _), outcome in zip(batch, outcomes, strict=True):
+            answer(outcome)
+        if self._queue:
+            self._leave()
+        elif self._calls == 0:
+            self._idle.set()

@@ -1,0 +1,201 @@
+"""Deliveries: the supervisor of all deliveries of this node. Decides which attempt starts when, and runs them as jobs.
+
+Per key the store lets only the oldest undelivered batch be claimed, so order is not decided here. Per host a line with
+a bound and a breaker, so a slow or dead host costs the others nothing.
+Invariants: at most RUNNING_MAX attempts at once; a delivery is tried by one job at a time; what does not fit into
+memory waits in the store and comes back with a sweep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from actors.attempt import Attempts, Tools
+from actors.core.ids import partition_of
+from actors.core.outcome import Answered, Failed
+from actors.host import Host, Start, Wait
+from actors.ownership import Ownership
+from actors.ports import (
+    Claim,
+    DeliveryFilter,
+    DeliveryRecord,
+    DeliveryStore,
+    Fenced,
+    ListCursor,
+    Next,
+    NothingOpen,
+    Ready,
+    WrongState,
+)
+from actors.runtime.wheel import Wheel
+
+RUNNING_MAX = 512
+PUT_OFF_S = 1.0
+"""How long a delivery that found its host's line full is left to the store."""
+BULK_PAGE = 100
+
+Change = Next | WrongState | NothingOpen | Fenced
+
+
+class Deliveries:
+    """The front of deliveries: offer what may start; ask to look, retry and discard."""
+
+    def __init__(
+        self, attempts: Attempts, store: DeliveryStore, ownership: Ownership, tools: Tools, hold_s: float
+    ) -> None:
+        self._attempts = attempts
+        self._store = store
+        self._ownership = ownership
+        self._supervisor = tools.supervisor
+        self._clock = tools.clock
+        self._meters = tools.meters
+        self._hold_s = hold_s
+        self._hosts: dict[str, Host] = {}
+        self._hungry: dict[str, Host] = {}
+        self._wheel: Wheel[Ready] = Wheel(tools.clock, self._start_when_due)
+        self._armed: set[str] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    @property
+    def running(self) -> int:
+        """Attempts under way."""
+        return len(self._jobs)
+
+    @property
+    def open_breakers(self) -> int:
+        """Hosts that are held back now."""
+        return sum(host.is_open for host in self._hosts.values())
+
+    def offer(self, ready: Ready) -> None:
+        """Start a delivery when its time and its host allow. Telling it again changes nothing."""
+        if self._draining:
+            return
+        if ready.due_in_ms > 0:
+            if ready.delivery_id not in self._armed:
+                self._armed.add(ready.delivery_id)
+                due_at = self._clock.monotonic() + ready.due_in_ms / 1000
+                self._wheel.arm(Ready(ready.partition, ready.delivery_id, ready.host, 0), due_at)
+            return
+        host = self._hosts.get(ready.host)
+        if host is None:
+            host = self._hosts[ready.host] = Host(ready.host, self._hold_s)
+        if host.offer(ready, self._clock.monotonic()):
+            self._pump(host)
+        else:
+            self._attempts.put_off(ready, PUT_OFF_S)
+
+    async def get(self, delivery_id: str) -> DeliveryRecord | None:
+        """One delivery with its attempts. Raises StoreAway."""
+        return await self._store.get(delivery_id)
+
+    async def list_deliveries(
+        self, wanted: DeliveryFilter, cursor: ListCursor, limit: int
+    ) -> tuple[Sequence[DeliveryRecord], ListCursor | None]:
+        """A page of deliveries. Raises StoreAway."""
+        return await self._store.list_deliveries(wanted, cursor, limit)
+
+    async def retry(self, delivery_id: str, partition: int) -> Change:
+        """Try a dead or waiting delivery again now. Raises StoreAway."""
+        return self._changed(partition, await self._store.requeue(self._claim(delivery_id, partition)))
+
+    async def retry_dead(self, key: str | None, since_ms: int, until_ms: int) -> int:
+        """Try all dead deliveries again, of one key or all, created between the two instants. Raises StoreAway.
+
+        Gives how many were queued again. The list is walked to its end first: what dies meanwhile is not retried.
+        """
+        chosen: list[str] = []
+        cursor: ListCursor | None = ListCursor()
+        while cursor is not None:
+            page, cursor = await self.list_deliveries(DeliveryFilter(status="dead", key=key), cursor, BULK_PAGE)
+            chosen.extend(row.delivery_id for row in page if since_ms <= row.created_ms <= until_ms)
+        requeued = 0
+        for delivery_id in chosen:
+            requeued += isinstance(await self.retry(delivery_id, partition_of(delivery_id)), Next)
+        return requeued
+
+    async def discard(self, delivery_id: str, partition: int) -> Change:
+        """Give a delivery up. Raises StoreAway."""
+        outcome = self._changed(partition, await self._store.discard(self._claim(delivery_id, partition)))
+        if isinstance(outcome, Next):
+            self._meters.deliveries["discarded"].inc()
+        return outcome
+
+    async def drain(self, within_s: float) -> None:
+        """Start nothing more, wait for what is under way, give back what did not finish. Raises StoreAway."""
+        self._draining = True
+        if self._jobs:
+            await asyncio.wait(self._jobs, timeout=within_s)
+        for job in self._jobs:
+            job.cancel()
+        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await self._attempts.release_all()
+        await self._attempts.drained()
+
+    def _claim(self, delivery_id: str, partition: int) -> Claim:
+        return Claim(partition=partition, epoch=self._ownership.epoch(partition), delivery_id=delivery_id)
+
+    def _changed(self, partition: int, outcome: Change) -> Change:
+        if isinstance(outcome, Fenced):
+            self._ownership.fenced(partition, outcome)
+        elif isinstance(outcome, Next) and outcome.following is not None:
+            self.offer(outcome.following)
+        return outcome
+
+    def _start_when_due(self, ready: Ready) -> None:
+        self._armed.discard(ready.delivery_id)
+        self.offer(ready)
+
+    def _pump(self, host: Host) -> None:
+        """Start what the host's line and the node's bound allow."""
+        while not self._draining:
+            if len(self._jobs) >= RUNNING_MAX:
+                self._hungry[host.name] = host
+                return
+            now = self._clock.monotonic()
+            match host.next(now):
+                case Start(ready, probe):
+                    self._run(host, ready, probe)
+                case Wait(until):
+                    if host.wake_at is None or host.wake_at > until:
+                        host.wake_at = until
+                        self._clock.call_at(until, partial(self._wake, host))
+                    return
+                case None:
+                    return
+
+    def _wake(self, host: Host) -> None:
+        host.wake_at = None
+        self._pump(host)
+
+    def _run(self, host: Host, ready: Ready, probe: bool) -> None:
+        job = self._supervisor.spawn("attempt", self._attempt(host, ready, probe))
+        self._jobs.add(job)
+        job.add_done_callback(partial(self._ended, host, ready))
+
+    async def _attempt(self, host: Host, ready: Ready, probe: bool) -> None:
+        def report(outcome: Answered | Failed) -> None:
+            host.report(outcome, self._clock.monotonic(), probe=probe)
+
+        following = await self._attempts.run(ready, report)
+        if following is not None:
+            self.offer(following)
+
+    def _ended(self, host: Host, ready: Ready, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
+        host.finished(ready.delivery_id)
+        if not job.cancelled() and job.exception() is not None:
+            self._meters.actor_restarts.inc()
+            self._supervisor.spawn("give-up", self._give_up(ready))
+        while self._hungry and len(self._jobs) < RUNNING_MAX:
+            self._pump(self._hungry.pop(next(iter(self._hungry))))
+        self._pump(host)
+        if host.idle and host.wake_at is None:
+            self._hosts.pop(host.name, None)
+
+    async def _give_up(self, ready: Ready) -> None:
+        following = await self._attempts.give_up(ready)
+        if following is not None:
+            self.offer(following)

@@ -1,0 +1,98 @@
+"""Host: the deliveries that wait for one host, and whether the next of them may start.
+
+Bounds how many attempts run against a host at once and keeps a host that does not answer from costing more than a
+probe now and then. Never waits, never talks to anything; time is an argument.
+Invariants: a delivery is known here at most once; one that a breaker holds back is tried after `hold_s` all the same,
+so that a dead host's deliveries come to their end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from msgspec import Struct
+
+from actors.core import breaker
+from actors.core.outcome import Answered, Failed
+from actors.ports import Ready
+
+CONCURRENCY = 16
+WAITING_MAX = 1024
+"""Deliveries kept in memory for a host; the rest stay in the store until a sweep brings them again."""
+
+
+class Start(Struct, frozen=True):
+    """Attempt this delivery now; `probe`: its outcome decides about a host that did not answer."""
+
+    ready: Ready
+    probe: bool
+
+
+class Wait(Struct, frozen=True):
+    """Nothing may start before monotonic time `until`."""
+
+    until: float
+
+
+class Host:
+    """One host's line. `hold_s`: how long a breaker may hold a delivery back."""
+
+    __slots__ = ("_breaker", "_hold_s", "_known", "_waiting", "name", "running", "wake_at")
+
+    def __init__(self, name: str, hold_s: float) -> None:
+        self.name = name
+        self.running = 0
+        self.wake_at: float | None = None
+        """When a timer will look at this host again; None: no timer is set."""
+        self._hold_s = hold_s
+        self._breaker: breaker.Breaker = breaker.CLOSED
+        self._waiting: deque[tuple[Ready, float]] = deque()
+        self._known: set[str] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits or runs, and there is nothing to remember of the host."""
+        return not self._known and self._breaker == breaker.CLOSED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the breaker holds deliveries back."""
+        return not isinstance(self._breaker, breaker.Closed)
+
+    def offer(self, ready: Ready, now: float) -> bool:
+        """Put a delivery in the line. False: there is no room; true also when it is there already."""
+        if ready.delivery_id in self._known:
+            return True
+        if len(self._waiting) >= WAITING_MAX:
+            return False
+        self._known.add(ready.delivery_id)
+        self._waiting.append((ready, now))
+        return True
+
+    def next(self, now: float) -> Start | Wait | None:
+        """The next delivery to attempt, taken out of the line; or until when to wait; or nothing to do."""
+        if not self._waiting or self.running >= CONCURRENCY:
+            return None
+        probe = False
+        verdict = breaker.may_start(self._breaker, now)
+        if isinstance(verdict, breaker.Hold):
+            forced_at = self._waiting[0][1] + self._hold_s
+            if now < forced_at:
+                return Wait(min(verdict.until, forced_at))
+        elif isinstance(verdict, breaker.Probe):
+            self._breaker = verdict.state
+            probe = True
+        self.running += 1
+        return Start(self._waiting.popleft()[0], probe)
+
+    def report(self, outcome: Answered | Failed, now: float, *, probe: bool) -> None:
+        """Learn from an attempt's outcome."""
+        if breaker.counts_against(outcome):
+            self._breaker = breaker.on_failure(self._breaker, now, probe=probe)
+        else:
+            self._breaker = breaker.on_success(self._breaker)
+
+    def finished(self, delivery_id: str) -> None:
+        """An attempt has come to its end, however."""
+        self.running -= 1
+        self._known.discard(delivery_id)

@@ -1,0 +1,1 @@
+"""Mechanics of actors: mailboxes, supervision, time. Knows no domain, no store, no HTTP."""

@@ -1,0 +1,72 @@
+"""Sweeper: looks into the store four times a second for what is due or soon will be.
+
+The safety net under every timer, and how a node learns of batches and deliveries that it did not see being made: its
+own from before a restart, those another node appended. Reads only; what it finds it tells to the actors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from actors.buffers import Buffers
+from actors.deliveries import Deliveries
+from actors.ownership import Ownership
+from actors.ports import Journal, Meters, PartitionStore, StoreAway
+from actors.runtime.clock import Clock
+from actors.tail import Tail
+
+PERIOD_S = 0.25
+AHEAD_MS = 600
+"""Look-ahead: longer than two periods, so that one late sweep still finds everything before its time."""
+ROWS_MAX = 64
+"""Rows of a kind and partition a sweep: a backlog is worked off in bites that don't stall the loop."""
+CENSUS_EVERY = 8
+
+
+class Sweeper:
+    """A service around `run_once`."""
+
+    def __init__(
+        self, store: PartitionStore, ownership: Ownership, buffers: Buffers, deliveries: Deliveries, tail: Tail
+    ) -> None:
+        self._store = store
+        self._ownership = ownership
+        self._buffers = buffers
+        self._deliveries = deliveries
+        self._tail = tail
+
+    async def run_once(self) -> tuple[int, int]:
+        """Sweep the partitions this node holds; gives how many batches and deliveries it found. Raises StoreAway."""
+        batches, ready = await self._store.sweep(self._ownership.held(), AHEAD_MS, ROWS_MAX)
+        self._buffers.heard(batches)
+        for delivery in ready:
+            self._deliveries.offer(delivery)
+        return len(batches), len(ready)
+
+    async def run(self, clock: Clock, meters: Meters, journal: Journal) -> None:
+        """Sweep for ever, and keep the gauges that need a look into the store."""
+        turn = 0
+        away = False
+        while True:
+            self._tail.trim(clock.monotonic())
+            try:
+                await self.run_once()
+                if turn % CENSUS_EVERY == 0:
+                    await self._census(meters)
+                if away:
+                    journal.info("store is back")
+                away = False
+            except StoreAway as error:
+                if not away:
+                    journal.warning("store is away", reason=str(error))
+                away = True
+            turn += 1
+            await asyncio.sleep(PERIOD_S)
+
+    async def _census(self, meters: Meters) -> None:
+        census = await self._store.census(self._ownership.held())
+        meters.open_batches.set(census.open_batches)
+        meters.oldest_waiting_seconds.set(census.oldest_waiting_ms / 1000)
+        meters.mailbox_depth.set(self._buffers.mailbox_depth)
+        meters.quarantined.set(self._buffers.quarantined)
+        meters.breaker_open.set(self._deliveries.open_breakers)
