@@ -1,0 +1,160 @@
+"""Egress: sends one request to a webhook and reports what came back.
+
+Owns the one ClientSession through which anything leaves for a webhook. Never follows a redirect, never retries,
+never keeps a cookie, never uses a proxy, never inflates an answer.
+Invariants: `send` returns a value whatever the other side does, within the request's timeout; at most 64 KiB of an
+answer are read; the text of a failure is the same for a refused address and for one that cannot be reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from io import BytesIO
+from time import perf_counter
+
+import aiohttp
+
+from actors.adapters.http.dialing import GuardedResolver, Lookup, guarded_sockets, system_lookup
+from actors.core.addresses import Guard
+from actors.core.outcome import Answered, Failed
+from actors.ports import OutboundRequest
+
+CONNECT_S = 3.0
+"""Lookup, TCP and TLS together."""
+IDLE_CONNECTION_S = 4.0
+"""Below the 5 s after which Node and uvicorn close an idle connection: a POST that crosses their FIN is lost."""
+ANSWER_BYTES_MAX = 64 * 1024
+EXCERPT_BYTES_MAX = 1024
+READ_BUFFER_BYTES = 16 * 1024
+WHOLE_BODY_BYTES_MAX = 1024 * 1024
+"""Above this aiohttp wants a body that it can write piece by piece, so that the loop is not held up."""
+LOOKUP_CACHE_S = 10
+
+UNREACHABLE = "unreachable"
+PHRASE_BY_ERRNO = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ECONNRESET: "connection reset",
+    errno.EPIPE: "connection reset",
+    errno.ECONNABORTED: "connection reset",
+}
+PHRASE_BY_KIND: tuple[tuple[type[BaseException], str], ...] = (  # the first that fits: the special before the general
+    (aiohttp.ConnectionTimeoutError, "connect timeout"),
+    (TimeoutError, "timeout"),
+    (aiohttp.ClientSSLError, "tls error"),
+    (aiohttp.ClientConnectorError, UNREACHABLE),
+    (aiohttp.InvalidURL, UNREACHABLE),
+    (aiohttp.ClientConnectionError, "disconnected"),
+    (aiohttp.ClientError, "bad response"),
+    (asyncio.CancelledError, "shutting down"),
+)
+
+
+class HttpEgress:
+    """`ports.Egress` over aiohttp. `lookup` stands in for the system's name service."""
+
+    def __init__(self, guard: Guard, *, lookup: Lookup = system_lookup) -> None:
+        self._guard = guard
+        self._lookup = lookup
+        self._session: aiohttp.ClientSession | None = None
+        self._resolver: GuardedResolver | None = None
+
+    async def start(self) -> None:
+        """Make the session; needs a running loop."""
+        self._resolver = GuardedResolver(self._guard, self._lookup)
+        connector = aiohttp.TCPConnector(
+            limit=0,  # callers bound their concurrency, per host
+            ttl_dns_cache=LOOKUP_CACHE_S,
+            keepalive_timeout=IDLE_CONNECTION_S,
+            resolver=self._resolver,
+            socket_factory=guarded_sockets(self._guard),
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            read_bufsize=READ_BUFFER_BYTES,
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
+            headers={"Accept": "*/*", "Accept-Encoding": "identity"},
+        )
+        # aiohttp sends a PUT again by itself when a kept-alive connection breaks. An attempt is one request: what
+        # follows a failure is decided, counted and logged by the delivery. (There is no public switch.)
+        self._session._retry_connection = False
+
+    async def aclose(self) -> None:
+        """Cut what is open and under way."""
+        if self._session is not None:
+            await self._session.close()
+        if self._resolver is not None:
+            await self._resolver.close()
+
+    async def send(self, request: OutboundRequest) -> Answered | Failed:
+        """Send and read the answer's beginning. Never raises for what the other side does."""
+        if self._session is None:
+            raise RuntimeError("the egress has not been started")
+        began = perf_counter()
+        answer: aiohttp.ClientResponse | None = None
+        excerpt = bytearray()
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                body = request.body
+                answer = await self._session.request(
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    data=body if len(body) <= WHOLE_BODY_BYTES_MAX else BytesIO(body),
+                    allow_redirects=False,
+                )
+                await _read_beginning(answer, excerpt)
+        except (aiohttp.ClientError, TimeoutError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _caller_gave_up():
+                raise
+            # The status line decides: an answer that breaks off or drips after it has still been given, and to
+            # call a 200 a failure would deliver twice.
+            if answer is None:
+                return Failed(_phrase(error), _since(began))
+        finally:
+            if answer is not None:
+                answer.close()
+        retry_after = answer.headers.get("Retry-After")
+        text = "" if "Content-Encoding" in answer.headers else printable(excerpt)
+        return Answered(answer.status, retry_after, text, _since(began))
+
+
+async def _read_beginning(answer: aiohttp.ClientResponse, excerpt: bytearray) -> None:
+    """Read to the end or to the cap, keeping the first bytes. Reading to the end lets the connection be used again."""
+    read = 0
+    while read < ANSWER_BYTES_MAX:
+        piece = await answer.content.readany()
+        if not piece:
+            return
+        if read < EXCERPT_BYTES_MAX:
+            excerpt += piece[: EXCERPT_BYTES_MAX - read]
+        read += len(piece)
+
+
+def printable(excerpt: bytes | bytearray) -> str:
+    """Give text of at most 1 KiB without control characters; line ends and tabs become spaces."""
+    text = excerpt.decode(errors="replace")
+    if text.isascii() and text.isprintable():
+        return text
+    spaced = " ".join(text.split())
+    plain = "".join(filter(str.isprintable, spaced))
+    return plain.encode()[:EXCERPT_BYTES_MAX].decode(errors="ignore")
+
+
+def _caller_gave_up() -> bool:
+    """Tell a cancelled caller from a cancellation of aiohttp's own: closing it cancels its look-ups and waiters."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _phrase(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientOSError) and error.errno in PHRASE_BY_ERRNO:
+        return PHRASE_BY_ERRNO[error.errno]
+    return next(phrase for kind, phrase in PHRASE_BY_KIND if isinstance(error, kind))
+
+
+def _since(began: float) -> float:
+    return round((perf_counter() - began) * 1000, 3)

@@ -1,0 +1,1 @@
+"""The store: everything durable, on one Redis or Valkey. A script holds a transition whole."""

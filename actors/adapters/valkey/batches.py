@@ -1,0 +1,126 @@
+"""Open batches in the store: implements BatchStore by one script call for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from actors.adapters.valkey.keys import OWNERS, PREFIXES
+from actors.adapters.valkey.replies import fenced, messages_of
+from actors.adapters.valkey.runner import Runner, Walk, owners_of
+from actors.core.partition import locate
+from actors.core.policy import Reason
+from actors.ports import (
+    Appended,
+    Close,
+    ClosedBatch,
+    Entry,
+    Fenced,
+    ListCursor,
+    NotDue,
+    NothingOpen,
+    OpenBatch,
+)
+
+_FIELDS_PER_ANSWER = 5
+_DUPLICATE, _BY_SIZE, _BY_BYTES, _FIRST = 1, 2, 3, 4
+_NOTHING = NothingOpen()
+
+
+class ValkeyBatches:
+    """`window_ms` is how long a message id is remembered at least."""
+
+    def __init__(self, runner: Runner, window_ms: int) -> None:
+        self._runner = runner
+        self._window_ms = window_ms
+
+    async def append(self, entries: Sequence[Entry]) -> Sequence[Appended]:
+        """Store messages, all in one call."""
+        keys, arguments = self.append_call(entries)
+        flat = await self._runner.hot("append", keys, arguments)
+        return [
+            _appended(entry, *flat[at : at + _FIELDS_PER_ANSWER])
+            for entry, at in zip(entries, range(0, len(flat), _FIELDS_PER_ANSWER), strict=True)
+        ]
+
+    def append_call(self, entries: Sequence[Entry]) -> tuple[list[str], list[Any]]:
+        """Keys and arguments of append.lua."""
+        arguments: list[Any] = [self._window_ms]
+        for entry in entries:
+            arguments += (
+                PREFIXES[entry.partition],
+                entry.kid,
+                entry.message_id,
+                entry.dedupe,
+                entry.payload,
+                entry.wait_ms,
+                entry.max_wait_ms,
+                entry.max_size,
+                entry.max_bytes,
+                entry.key,
+                entry.policy,
+                entry.host,
+                entry.trace,
+                entry.batch_id,
+            )
+        return [OWNERS[partition] for partition in {entry.partition for entry in entries}], arguments
+
+    async def close(self, closes: Sequence[Close]) -> Sequence[ClosedBatch | NotDue | NothingOpen | Fenced]:
+        """Freeze batches, all in one call."""
+        arguments: list[Any] = []
+        for wish in closes:
+            deadline = "" if wish.deadline_ms is None else wish.deadline_ms
+            arguments += (PREFIXES[wish.partition], wish.epoch, wish.kid, deadline, wish.reason, wish.batch_id)
+        replies = await self._runner.hot("close", owners_of(closes), arguments)
+        return [_closed(wish, reply) for wish, reply in zip(closes, replies, strict=True)]
+
+    async def cancel(self, partition: int, epoch: int, kid: str) -> int | NothingOpen | Fenced:
+        """Drop the open batch; gives how many messages it held."""
+        reply = await self._runner.hot("cancel", [OWNERS[partition]], [PREFIXES[partition], epoch, kid])
+        if reply[0] == b"OK":
+            return int(reply[1])
+        return fenced(reply) if reply[0] == b"FENCED" else _NOTHING
+
+    async def peek(self, key: str) -> OpenBatch | None:
+        """The open batch of a key with its messages."""
+        kid, partition = locate(key)
+        reply = await self._runner.cold("peek", (OWNERS[partition],), [PREFIXES[partition], kid])
+        if reply[0] == b"NONE":
+            return None
+        return OpenBatch(
+            key=key,
+            size=reply[1],
+            size_bytes=reply[2],
+            remaining_ms=reply[3],
+            partition=partition,
+            messages=messages_of(reply[4]),
+        )
+
+    async def list_open(self, cursor: ListCursor, limit: int) -> tuple[Sequence[OpenBatch], ListCursor | None]:
+        """A page of open batches, by partition and deadline."""
+        rows, following = await self._runner.page(Walk(index="open"), cursor, limit)
+        batches = [
+            OpenBatch(key=row[2].decode(), size=row[3], size_bytes=row[4], remaining_ms=row[5], partition=partition)
+            for partition, row in rows
+        ]
+        return batches, following
+
+
+def _appended(entry: Entry, size: int, size_bytes: int, remaining_ms: int, deadline_ms: int, code: int) -> Appended:
+    if code < _BY_SIZE:
+        return Appended(size, size_bytes, remaining_ms, deadline_ms, code == _DUPLICATE, None)
+    reason: Reason = "size" if code in {_BY_SIZE, _BY_SIZE + _FIRST} else "bytes"
+    closed = ClosedBatch(entry.batch_id, size, entry.host, reason, code > _FIRST)
+    return Appended(size, size_bytes, 0, deadline_ms, False, closed)
+
+
+def _closed(wish: Close, reply: list[Any]) -> ClosedBatch | NotDue | NothingOpen | Fenced:
+    match reply[0]:
+        case b"OK":
+            return ClosedBatch(wish.batch_id, reply[1], reply[2].decode(), wish.reason, reply[3] == 1)
+        case b"LATER":
+            return NotDue(reply[1], reply[2])
+        case b"FENCED":
+            return fenced(reply)
+        case _:
+            return _NOTHING

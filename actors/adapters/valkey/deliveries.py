@@ -1,0 +1,232 @@
+"""Frozen batches in the store: implements DeliveryStore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast, get_args
+
+import msgspec
+from msgspec import Struct
+
+from actors.adapters.valkey.keys import OWNERS, PREFIXES
+from actors.adapters.valkey.replies import fenced, following, messages_of
+from actors.adapters.valkey.runner import Runner, Walk, owners_of
+from actors.core.ids import partition_of
+from actors.core.partition import PARTITIONS, locate
+from actors.core.policy import Reason
+from actors.ports import (
+    Claim,
+    Claimed,
+    DeliveryFilter,
+    DeliveryRecord,
+    Fenced,
+    ListCursor,
+    Next,
+    NothingOpen,
+    Poisoned,
+    Ready,
+    Release,
+    Settle,
+    Status,
+    WrongState,
+)
+
+CRASHES_MAX = 5
+"""Claims of one delivery that nobody lived to settle, before it is taken for poison."""
+DELIVERED_KEPT_MAX = 400
+"""Records of delivered batches kept in each partition, whatever their time to live: about 100,000 in all."""
+
+_STAGES: dict[Status | None, tuple[str, ...]] = {
+    None: ("live", "dead", "done"),
+    "pending": ("live",),
+    "delivering": ("live",),
+    "retrying": ("live",),
+    "dead": ("dead",),
+    "delivered": ("done",),
+    "discarded": ("done",),
+}
+_NOTHING = NothingOpen()
+_STATUSES = frozenset(get_args(Status))
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """How long records stay: delivered and discarded ones, dead ones."""
+
+    delivered_ms: int
+    dead_ms: int
+
+
+class _Target(Struct, frozen=True):
+    url: str
+
+
+class _StoredPolicy(Struct, frozen=True):
+    webhook: _Target
+
+
+_policy_decoder = msgspec.json.Decoder(_StoredPolicy)
+
+
+class ValkeyDeliveries:
+    """Every write carries the epoch of the partition's owner."""
+
+    def __init__(self, runner: Runner, kept: Kept) -> None:
+        self._runner = runner
+        self._kept = kept
+
+    async def claim(self, claims: Sequence[Claim]) -> Sequence[Claimed | Poisoned | NothingOpen | Fenced]:
+        """Take deliveries for one attempt each."""
+        arguments: list[Any] = [CRASHES_MAX, self._kept.dead_ms]
+        for wish in claims:
+            arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id)
+        replies = await self._runner.hot("claim", owners_of(claims), arguments)
+        return [_claimed(wish, reply) for wish, reply in zip(claims, replies, strict=True)]
+
+    async def settle(self, outcomes: Sequence[Settle]) -> Sequence[Next | NothingOpen | Fenced]:
+        """Write how attempts ended; an attempt that is settled already is NothingOpen."""
+        arguments: list[Any] = [self._kept.delivered_ms, self._kept.dead_ms, DELIVERED_KEPT_MAX]
+        for of in outcomes:
+            arguments += (
+                PREFIXES[of.partition],
+                of.epoch,
+                of.delivery_id,
+                of.attempt,
+                of.status,
+                of.log,
+                of.retry_in_ms,
+            )
+        replies = await self._runner.hot("settle", owners_of(outcomes), arguments)
+        return [_next(reply) for reply in replies]
+
+    async def release(self, releases: Sequence[Release]) -> Sequence[Next | NothingOpen | Fenced]:
+        """Give claimed deliveries back untried, or put ready ones off."""
+        arguments: list[Any] = []
+        for wish in releases:
+            arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id, wish.in_ms)
+        replies = await self._runner.hot("release", owners_of(releases), arguments)
+        return [fenced(reply) if reply[0] == b"FENCED" else _nothing_or_done(reply) for reply in replies]
+
+    async def requeue(self, claim: Claim) -> Next | WrongState | NothingOpen | Fenced:
+        """Make a dead or waiting delivery due now."""
+        prefix = PREFIXES[claim.partition]
+        reply = await self._runner.hot("requeue", [OWNERS[claim.partition]], [prefix, claim.epoch, claim.delivery_id])
+        if reply[0] != b"OK":
+            return _refused(reply)
+        startable = Ready(claim.partition, claim.delivery_id, reply[2].decode(), 0) if reply[1] else None
+        return Next(startable)
+
+    async def discard(self, claim: Claim) -> Next | WrongState | NothingOpen | Fenced:
+        """Give a delivery up for good."""
+        arguments = [
+            PREFIXES[claim.partition],
+            claim.epoch,
+            claim.delivery_id,
+            self._kept.delivered_ms,
+            DELIVERED_KEPT_MAX,
+        ]
+        reply = await self._runner.hot("discard", [OWNERS[claim.partition]], arguments)
+        return _refused(reply) if reply[0] != b"OK" else Next(following(reply[1], reply[2]))
+
+    async def get(self, delivery_id: str) -> DeliveryRecord | None:
+        """All that is kept of a delivery."""
+        flat = await self._runner.command("HGETALL", f"{PREFIXES[partition_of(delivery_id)]}d:{delivery_id}")
+        return _record(delivery_id, _pairs(flat)) if flat else None
+
+    async def list_deliveries(
+        self, wanted: DeliveryFilter, cursor: ListCursor, limit: int
+    ) -> tuple[Sequence[DeliveryRecord], ListCursor | None]:
+        """A page: undelivered first, then dead, then delivered ones; each by partition and time."""
+        kid, partition = locate(wanted.key) if wanted.key is not None else ("", None)
+        first = partition or 0
+        last = PARTITIONS - 1 if partition is None else partition
+        stages = _STAGES[wanted.status]
+        start = cursor if cursor != ListCursor() else ListCursor(partition=first)
+        if start.stage >= len(stages) or not first <= start.partition <= last:
+            return [], None
+        walk = Walk(index=stages[start.stage], last_partition=last, status=wanted.status or "", kid=kid)
+        rows, goes_on = await self._runner.page(walk, start, limit)
+        records = [_record(row[1].decode(), _pairs(row[2])) for _, row in rows]
+        if goes_on is None and start.stage + 1 < len(stages):
+            goes_on = ListCursor(start.stage + 1, first)
+            if len(records) < limit:
+                more, goes_on = await self.list_deliveries(wanted, goes_on, limit - len(records))
+                records.extend(more)
+        return records, goes_on
+
+
+def _claimed(wish: Claim, reply: list[Any]) -> Claimed | Poisoned | NothingOpen | Fenced:
+    match reply[0]:
+        case b"OK":
+            _, attempt, failures, key, reason, policy, trace, created_ms, messages = reply
+            return Claimed(
+                delivery_id=wish.delivery_id,
+                key=key.decode(),
+                attempt=attempt,
+                failures=failures,
+                reason=cast(Reason, reason.decode()),
+                policy=policy,
+                trace=trace.decode(),
+                created_ms=created_ms,
+                messages=messages_of(messages),
+            )
+        case b"POISON":
+            return Poisoned(following(reply[1], reply[2]))
+        case b"FENCED":
+            return fenced(reply)
+        case _:
+            return _NOTHING
+
+
+def _next(reply: list[Any]) -> Next | NothingOpen | Fenced:
+    if reply[0] == b"OK":
+        return Next(following(reply[1], reply[2]))
+    return fenced(reply) if reply[0] == b"FENCED" else _NOTHING
+
+
+def _nothing_or_done(reply: list[Any]) -> Next | NothingOpen:
+    return Next(None) if reply[0] == b"OK" else _NOTHING
+
+
+def _refused(reply: list[Any]) -> WrongState | NothingOpen | Fenced:
+    match reply[0]:
+        case b"STATE":
+            return WrongState(_status(reply[1]))
+        case b"FENCED":
+            return fenced(reply)
+        case _:
+            return _NOTHING
+
+
+def _status(raw: bytes) -> Status:
+    text = raw.decode()
+    if text not in _STATUSES:
+        raise ValueError(f"a delivery has the status {text!r}")
+    return cast(Status, text)
+
+
+def _pairs(flat: Any) -> dict[bytes, bytes]:
+    """HGETALL's answer, which is a map (RESP3, plain command) or a flat list (inside a script's reply)."""
+    if isinstance(flat, dict):
+        return flat
+    rows = iter(flat)
+    return dict(zip(rows, rows, strict=True))
+
+
+def _record(delivery_id: str, fields: dict[bytes, bytes]) -> DeliveryRecord:
+    waits_until = fields.get(b"nx")
+    status = _status(fields[b"st"])
+    attempts: list[bytes | int] = []
+    for attempt in range(1, int(fields[b"a"]) + 1):
+        line = fields[b"l%d" % attempt]
+        attempts.append(line if line.startswith(b"{") else int(line))
+    return DeliveryRecord(
+        delivery_id=delivery_id,
+        key=fields[b"k"].decode(),
+        url=_policy_decoder.decode(fields[b"p"]).webhook.url,
+        status=status,
+        size=int(fields[b"n"]),
+        reason=cast(Reason, fields[b"r"].decode()),
+        created_ms=int(fields[b"c"]),
+        next_attempt_ms=int(waits_until) if waits_until is not None and status == "retrying" else None,
+        attempts=attempts,
+    )

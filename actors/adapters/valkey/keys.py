@@ -1,0 +1,22 @@
+"""Keys: the names the router's own data has in the store. All begin with the reserved prefix.
+
+A partition's keys share the hash tag of its two hex digits, so one partition lives on one Redis Cluster slot; nothing
+a user wrote ever becomes part of a name.
+"""
+
+from __future__ import annotations
+
+from actors.core.partition import PARTITIONS
+
+RESERVED_PREFIX = "buzon:"
+CONFIG = "buzon:cfg"
+FORMAT = 1
+"""Of the stored data. A node refuses a store that holds another."""
+
+PREFIXES = tuple(f"{RESERVED_PREFIX}{{{partition:02x}}}:" for partition in range(PARTITIONS))
+OWNERS = tuple(f"{prefix}own" for prefix in PREFIXES)
+
+
+def idempotency(scope: str) -> str:
+    """The record of an idempotency key; `scope` is a hash."""
+    return f"{RESERVED_PREFIX}idem:{scope}"

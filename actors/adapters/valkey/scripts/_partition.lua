@@ -1,0 +1,77 @@
+-- What every script of a partition shares. `p` is the partition's prefix, 'buzon:{xx}:'; all its keys share one slot.
+--   own         HASH  ep (epoch, decimal string), node
+--   m:<kid>     HASH  the open batch of a key: k key, n messages, b bytes, f first ms, d deadline ms,
+--                     p policy (JSON), h host, t traceparent
+--   b:<kid>     LIST  its messages: id, received ms, payload, id, ...
+--   i:<window>  SET   message ids taken in one dedupe window; two windows are looked at, each expires by itself
+--   j:<kid>     SET   message ids of an open batch that may outlive the dedupe window
+--   open        ZSET  kid -> deadline ms
+--   o:<id>      LIST  a frozen batch, as b:<kid>; never changes again
+--   d:<id>      HASH  a delivery: kid, k key, st status, n messages, r reason, c created ms, p policy, h host,
+--                     t traceparent, a attempts claimed, x claims and f failures since it was last queued,
+--                     nx next attempt ms, l<attempt> log line (JSON; a bare number: claimed then, never settled)
+--   q:<kid>     LIST  deliveries of a key that are neither delivered nor dead, oldest first; only the head may start
+--   ready busy  ZSET  delivery -> ms it may be claimed from / was claimed at
+--   live done dead ZSET delivery -> ms created / settled / died; the lists of the API
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- Nil for the owner; a reply to give back for anyone whose epoch is not the stored one.
+local function fenced(p, epoch)
+  local own = redis.call('HMGET', p .. 'own', 'ep', 'node')
+  if own[1] == epoch then return nil end
+  return {'FENCED', own[1] or '0', own[2] or ''}
+end
+
+-- Turn the open batch into a delivery. True when no earlier batch of the key is in its way.
+local function freeze(p, kid, id, reason, now, batch)
+  redis.call('RENAME', p .. 'b:' .. kid, p .. 'o:' .. id)
+  redis.call('UNLINK', p .. 'm:' .. kid, p .. 'j:' .. kid)
+  redis.call('ZREM', p .. 'open', kid)
+  redis.call('HSET', p .. 'd:' .. id, 'kid', kid, 'k', batch.key, 'st', 'pending', 'n', batch.n, 'r', reason,
+    'c', now, 'p', batch.policy, 'h', batch.host, 't', batch.trace, 'a', 0, 'x', 0, 'f', 0)
+  redis.call('ZADD', p .. 'live', now, id)
+  local first = redis.call('RPUSH', p .. 'q:' .. kid, id) == 1
+  if first then redis.call('ZADD', p .. 'ready', now, id) end
+  return first
+end
+
+-- Take a delivery out of its key's line. Gives the next of that key (id, host) when it may start now, else '', ''.
+local function leave_line(p, kid, id, now)
+  local line = p .. 'q:' .. kid
+  local was_head = redis.call('LINDEX', line, 0) == id
+  redis.call('LREM', line, 1, id)
+  if not was_head then return '', '' end
+  local following = redis.call('LINDEX', line, 0)
+  if not following then return '', '' end
+  redis.call('ZADD', p .. 'ready', now, following)
+  return following, redis.call('HGET', p .. 'd:' .. following, 'h')
+end
+
+-- File a delivery that has come to its end under `list`, to be forgotten after `ttl_ms`; the frozen batch stays
+-- only with a dead one. Beyond `keep` the oldest of the list go at once.
+local function file_away(p, id, list, now, ttl_ms, keep)
+  redis.call('ZREM', p .. 'live', id)
+  redis.call('ZADD', p .. list, now, id)
+  redis.call('PEXPIRE', p .. list, ttl_ms)
+  redis.call('PEXPIRE', p .. 'd:' .. id, ttl_ms)
+  if list == 'dead' then redis.call('PEXPIRE', p .. 'o:' .. id, ttl_ms) else redis.call('UNLINK', p .. 'o:' .. id) end
+  redis.call('ZREMRANGEBYSCORE', p .. list, '-inf', now - ttl_ms)
+  local over = redis.call('ZCARD', p .. list) - keep
+  if over > 0 then
+    local oldest = redis.call('ZPOPMIN', p .. list, math.min(over, 16))
+    for i = 1, #oldest, 2 do redis.call('UNLINK', p .. 'd:' .. oldest[i], p .. 'o:' .. oldest[i]) end
+  end
+end
+
+-- A delivery dies: out of the line, into the dead letters.
+local function bury(p, kid, id, now, ttl_ms)
+  redis.call('ZREM', p .. 'busy', id)
+  redis.call('HSET', p .. 'd:' .. id, 'st', 'dead')
+  redis.call('HDEL', p .. 'd:' .. id, 'nx')
+  file_away(p, id, 'dead', now, ttl_ms, math.huge)
+  return leave_line(p, kid, id, now)
+end

@@ -1,0 +1,17 @@
+#!lua flags=no-writes
+-- How much waits, and how long the oldest has waited.
+-- include _partition
+-- KEYS  own of the first partition named    ARGV prefixes
+-- Reply {open batches, undelivered batches, age in ms of the oldest undelivered batch}
+local now = now_ms()
+local open, live, oldest = 0, 0, now
+for i = 1, #ARGV do
+  local p = ARGV[i]
+  open = open + redis.call('ZCARD', p .. 'open')
+  local first = redis.call('ZRANGE', p .. 'live', 0, 0, 'WITHSCORES')
+  if first[1] then
+    live = live + redis.call('ZCARD', p .. 'live')
+    oldest = math.min(oldest, tonumber(first[2]))
+  end
+end
+return {open, live, now - oldest}
