@@ -1,0 +1,1 @@
+"""One file per resource: each turns a request into a command for an actor and its answer into bytes."""

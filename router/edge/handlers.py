@@ -1,0 +1,123 @@
+"""Handlers: turn use cases into what aiohttp's router takes, and their replies into what it sends.
+
+Own the way from a `web.Request` to the bytes and few headers that a use case knows, and back. Runs on every request,
+so a small body is taken without an await and the trace is read only when there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from random import SystemRandom
+
+from aiohttp import hdrs, web
+from multidict import istr
+
+from actors.core import trace
+from router.edge.errors import BadInput, TooLarge
+from router.edge.idempotency import HEADER as IDEMPOTENCY_KEY
+from router.edge.openapi import carry
+from router.edge.usecase import JSON, BodyUseCase, Call, CallUseCase, Reply, RequestHeaders
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = web.RequestKey("request_id", str)
+"""Where `edge.http` puts the request's id before any handler runs."""
+
+_TRACEPARENT = istr("traceparent")
+_IDEMPOTENCY_KEY = istr(IDEMPOTENCY_KEY)
+_JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}
+_RANDOM = SystemRandom()
+
+
+def body_endpoint(use_case: BodyUseCase) -> Handler:
+    """The aiohttp handler of a use case that reads nothing but its body and headers."""
+
+    async def handle(request: web.Request) -> web.Response:
+        body = _arrived(request)
+        if body is None:
+            body = await request.read()
+        return response_of(await use_case(body, headers_of(request)))
+
+    carry(use_case, handle)
+    return handle
+
+
+def endpoint(use_case: CallUseCase) -> Handler:
+    """The aiohttp handler of a use case that also reads its path and query."""
+
+    async def handle(request: web.Request) -> web.Response:
+        body = _arrived(request)
+        if body is None:
+            body = await request.read()
+        query = request.query
+        call = Call(
+            params=request.match_info,
+            query={name: query[name] for name in query},
+            body=body,
+            headers=headers_of(request),
+        )
+        return response_of(await use_case(call))
+
+    carry(use_case, handle)
+    return handle
+
+
+def headers_of(request: web.Request) -> RequestHeaders:
+    """The few headers that use cases look at."""
+    headers = request.headers
+    traceparent = headers.get(_TRACEPARENT)
+    return RequestHeaders(
+        path=path_of(request),
+        request_id=request[REQUEST_ID],
+        content_type=headers.get(hdrs.CONTENT_TYPE, ""),
+        content_encoding=headers.get(hdrs.CONTENT_ENCODING, ""),
+        idempotency_key=_idempotency_key(request) if _IDEMPOTENCY_KEY in headers else "",
+        trace=continued(traceparent) if traceparent is not None else "",
+    )
+
+
+def continued(traceparent: str) -> str:
+    """Our own position in the caller's trace, "" when the header is no valid `traceparent`."""
+    parent = trace.parse(traceparent)
+    return "" if parent is None else trace.child(parent, _RANDOM.getrandbits(64)).header
+
+
+def path_of(request: web.BaseRequest) -> str:
+    """The raw path, without the query: that may hold a token."""
+    path = request.raw_path
+    return path if "?" not in path else path.partition("?")[0]
+
+
+def response_of(reply: Reply) -> web.Response:
+    """The reply as aiohttp sends it."""
+    headers = reply.headers
+    if headers is None:
+        return web.Response(body=reply.body, status=reply.status, headers=_JSON_HEADERS)
+    response = web.Response(body=reply.body, status=reply.status, headers=headers)
+    if hdrs.CONTENT_TYPE not in headers and reply.body:
+        response.headers[hdrs.CONTENT_TYPE] = JSON
+    return response
+
+
+def _arrived(request: web.Request) -> bytes | None:
+    """The body if it came along with its headers, as small ones do: no await and no copy. 413 when it is too large.
+
+    The limit is the application's `client_max_size`; aiohttp's own `read` keeps it for a body that is still arriving.
+    """
+    stream = request.content
+    if stream.is_eof():
+        body = stream.read_nowait()
+        if len(body) <= request.client_max_size:
+            return body
+        raise TooLarge(request.client_max_size)
+    length = request.content_length
+    if length is not None and length > request.client_max_size:
+        raise TooLarge(request.client_max_size)
+    return None
+
+
+def _idempotency_key(request: web.Request) -> str:
+    keys = request.headers.getall(_IDEMPOTENCY_KEY)
+    if len(keys) > 1 or not keys[0]:
+        raise BadInput(IDEMPOTENCY_KEY, "must be one non-empty value")
+    return keys[0]

@@ -1,0 +1,151 @@
+"""Metrics: every number this process exposes, in one registry of its own.
+
+Owns names, help texts and buckets; whoever counts gets children that are bound already. Label values come from code
+(reasons, outcomes, route templates), never from a request, so the number of series is bounded. Seconds and bytes.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from actors import ports
+from actors.core.policy import Reason
+from router.edge.meters import Distribution, Distributions, Number, Numbers
+from router.edge.usecase import Reply
+
+Outcome = Literal["delivered", "retrying", "dead", "discarded"]
+
+REASONS: Final[tuple[Reason, ...]] = ("size", "bytes", "timeout", "manual")
+OUTCOMES: Final[tuple[Outcome, ...]] = ("delivered", "retrying", "dead", "discarded")
+
+_FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_ATTEMPT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BATCH = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+_OPERATIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class RouteMeters:
+    """What is counted for one method and route template. A status class gets its series when it first appears."""
+
+    __slots__ = ("_classes", "_labels", "_requests", "_seconds")
+
+    def __init__(self, requests: Numbers, seconds: Distribution, labels: tuple[str, str]) -> None:
+        self._requests = requests
+        self._labels = labels
+        self._seconds = seconds
+        self._classes: dict[int, Number] = {}
+
+    def count(self, status: int) -> None:
+        """One request was answered with this status."""
+        hundreds = status // 100
+        number = self._classes.get(hundreds)
+        if number is None:
+            number = self._classes[hundreds] = self._requests.child(*self._labels, f"{hundreds}xx")
+        number.value += 1
+
+    def time(self, seconds: float) -> None:
+        """Its answer took this long."""
+        self._seconds.observe(seconds)
+
+
+class Metrics:
+    """The registry and all that is in it; what actors see of it is `actors.ports.Meters`."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        build = Info("buzon_build", "What is running.", registry=self.registry)
+        build.info({"version": version, "python": platform.python_version()})
+        self._add_buffers()
+        self._add_deliveries()
+        self._add_store()
+        self._add_runtime()
+        self._requests = self._numbers("counter", "buzon_http_requests", "Requests answered.", "method,route,status")
+        self._request_seconds = self._distributions(
+            "buzon_http_request_seconds",
+            "Time from a request's headers to its answer being ready; streams are not in it.",
+            _REQUEST_S,
+            "method,route",
+        )
+
+    def route(self, method: str, route: str) -> RouteMeters:
+        """The bound meters of one route template."""
+        return RouteMeters(self._requests, self._request_seconds.child(method, route), (method, route))
+
+    def page(self, accept: str) -> Reply:
+        """Everything as text, in the format that the `Accept` header prefers (Prometheus or OpenMetrics)."""
+        encode, content_type = choose_encoder(accept)
+        return Reply(200, encode(self.registry), {"Content-Type": content_type})
+
+    def _add_buffers(self) -> None:
+        self.accepted: ports.Counter = self._counter("buzon_messages_accepted", "Messages stored.")
+        self.duplicates: ports.Counter = self._counter(
+            "buzon_messages_duplicate", "Messages that were there already and were not added again."
+        )
+        batches = self._numbers("counter", "buzon_batches", "Batches closed, by what closed them.", "reason")
+        self.batches: Mapping[Reason, ports.Counter] = {reason: batches.child(reason) for reason in REASONS}
+        self.batch_messages: ports.Histogram = self._histogram(
+            "buzon_batch_messages", "Messages in a closed batch.", _BATCH
+        )
+        self.open_batches: ports.Gauge = self._gauge("buzon_open_batches", "Batches that are filling up on this node.")
+
+    def _add_deliveries(self) -> None:
+        deliveries = self._numbers("counter", "buzon_deliveries", "Attempts settled, by what came of them.", "outcome")
+        self.deliveries: Mapping[Outcome, ports.Counter] = {each: deliveries.child(each) for each in OUTCOMES}
+        self.attempt_seconds: ports.Histogram = self._histogram(
+            "buzon_delivery_attempt_seconds", "Time one attempt at a webhook took, answered or not.", _ATTEMPT_S
+        )
+        self.oldest_waiting_seconds: ports.Gauge = self._gauge(
+            "buzon_oldest_waiting_seconds", "Age of the oldest closed batch that is not delivered yet."
+        )
+        self.breaker_open: ports.Gauge = self._gauge("buzon_breakers_open", "Hosts that are not called for now.")
+
+    def _add_store(self) -> None:
+        self.commit_operations: ports.Histogram = self._histogram(
+            "buzon_commit_operations", "Operations that went to the store in one commit.", _OPERATIONS
+        )
+        self.commit_seconds: ports.Histogram = self._histogram(
+            "buzon_commit_seconds", "Time one commit took, from the write to the last answer.", _FAST_S
+        )
+        self.store_restarts: ports.Counter = self._counter("buzon_store_restarts", "Times the store came back as new.")
+        self.replayed: ports.Counter = self._counter(
+            "buzon_messages_replayed", "Acknowledged messages written again after the store restarted."
+        )
+        self.fenced: ports.Counter = self._counter(
+            "buzon_fenced_writes", "Writes refused because another node owns the partition."
+        )
+
+    def _add_runtime(self) -> None:
+        self.mailbox_depth: ports.Gauge = self._gauge("buzon_mailbox_depth", "Messages waiting in the fullest mailbox.")
+        self.loop_lag_seconds: ports.Histogram = self._histogram(
+            "buzon_loop_lag_seconds", "How late the event loop ran a timer.", _FAST_S
+        )
+        self.actor_restarts: ports.Counter = self._counter("buzon_actor_restarts", "Actors restarted after a crash.")
+        self.quarantined: ports.Gauge = self._gauge("buzon_quarantined_keys", "Keys set aside because they crash.")
+
+    def _counter(self, name: str, text: str) -> Number:
+        return self._numbers("counter", name, text).child()
+
+    def _gauge(self, name: str, text: str) -> Number:
+        return self._numbers("gauge", name, text).child()
+
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Distribution:
+        return self._distributions(name, text, bounds).child()
+
+    def _numbers(self, kind: Literal["counter", "gauge"], name: str, text: str, labels: str = "") -> Numbers:
+        numbers = Numbers(kind, name, text, labels.split(",") if labels else ())
+        self.registry.register(numbers)
+        return numbers
+
+    def _distributions(self, name: str, text: str, bounds: tuple[float, ...], labels: str = "") -> Distributions:
+        distributions = Distributions(name, text, bounds, labels.split(",") if labels else ())
+        self.registry.register(distributions)
+        return distributions

@@ -1,0 +1,3 @@
+import { init } from "[[bundle]]";
+
+init("[[spec]]", { disableTelemetry: true, router: "hash" }, document.getElementById("redoc"));

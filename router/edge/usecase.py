@@ -1,0 +1,60 @@
+"""Use cases: what a route does, as a function from bytes and a few headers to bytes.
+
+Nothing here knows a `web.Request`, so the same use case serves aiohttp's handler and any other front that can
+give it a body and the headers below. Errors are raised (`edge.errors`) and rendered by whoever called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+JSON = "application/json"
+
+
+class RequestHeaders(Struct, frozen=True, kw_only=True, gc=False):
+    """The headers a use case may look at; "" where the caller sent none. `path` is the raw path without query.
+
+    `trace` is the `traceparent` to continue with ("" when the caller brought none that is valid).
+    """
+
+    path: str
+    request_id: str
+    content_type: str = ""
+    content_encoding: str = ""
+    idempotency_key: str = ""
+    trace: str = ""
+
+
+class Reply(Struct, frozen=True):
+    """An answer: JSON unless `headers` names another `Content-Type`."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] | None = None
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """What a use case that also reads its path or query gets. `params` and `query` are percent-decoded.
+
+    `query` holds the first value of a name that came more than once.
+    """
+
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+    headers: RequestHeaders
+
+
+class BodyUseCase(Protocol):
+    """The shape of the hot routes."""
+
+    def __call__(self, body: bytes, headers: RequestHeaders, /) -> Awaitable[Reply]: ...
+
+
+class CallUseCase(Protocol):
+    """The shape of every other route."""
+
+    def __call__(self, call: Call, /) -> Awaitable[Reply]: ...

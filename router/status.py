@@ -1,0 +1,75 @@
+"""Status: what a node says of itself: connected, ready, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from actors.core.partition import PARTITIONS
+from actors.ownership import Ownership
+from router.__about__ import __version__
+from router.settings import Settings
+
+
+class Server(Protocol):
+    """What the store is; `unsafe` names the settings of it that can lose what was acknowledged."""
+
+    @property
+    def unsafe(self) -> Sequence[str]: ...
+
+
+class StoreView(Protocol):
+    """What must be known of the store."""
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def server(self) -> Server | None: ...
+
+
+class Status:
+    """Implements the operations' NodeStatus."""
+
+    def __init__(self, settings: Settings, store: StoreView, ownership: Ownership) -> None:
+        self._settings = settings
+        self._store = store
+        self._ownership = ownership
+        self.port = settings.ports[0]
+        self.started = False
+        self.draining = False
+
+    @property
+    def service(self) -> str:
+        """The setting APP_NAME."""
+        return self._settings.app_name
+
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        return __version__
+
+    @property
+    def node(self) -> str:
+        """The setting NODE_ID."""
+        return self._settings.node_id
+
+    def store_connected(self) -> bool:
+        """Whether the store answers now."""
+        return self._store.connected
+
+    def not_ready_reasons(self) -> Sequence[str]:
+        """Why the node can't do its work now; empty when it can."""
+        reasons = []
+        if self.draining:
+            reasons.append("stopping")
+        if not self.started:
+            reasons.append("starting")
+        if not self._store.connected:
+            reasons.append("the store is away")
+        held = len(self._ownership.held())
+        if self.started and held < PARTITIONS:
+            reasons.append(f"{PARTITIONS - held} of {PARTITIONS} partitions belong to another node")
+        server = self._store.server
+        if server is not None and not self._settings.allow_unsafe_store:
+            reasons.extend(f"{unsafe} (ALLOW_UNSAFE_STORE=yes accepts that)" for unsafe in server.unsafe)
+        return reasons
