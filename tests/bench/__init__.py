@@ -1,0 +1,32 @@
+"""The benchmark: `make benchmark`, or `python -m tests.bench [--only NAME] [--seconds N] [--smoke] [--markdown]`.
+
+How the figures are obtained
+- Ratios, not speeds. Machines differ and are noisy; what is asked for is a share of what the bare library does with
+  the same bytes on the same machine in the same run. Both sides take turns (A B A B …), a ratio is taken within each
+  turn, and the median of the turns is what counts; the smallest and the largest are printed beside it.
+- Requests per CPU-second of the server process: its user + system time from /proc/PID/stat around each window. The
+  server under test has one core to itself (sched_setaffinity); the load generator, the store and the sink share
+  another, so that none of them slows or interrupts what is measured. The store's CPU is printed beside it.
+- The load is a closed loop: 64 keep-alive connections, no pipelining, each sends its next request when its answer has
+  come. The generator is a plain epoll loop over prepared bytes, several times as fast as what it measures; how busy
+  it was is printed, and so is the server's share of its core. Anything but a 200 is an error and is printed; a run
+  with errors, or whose messages are not all found afterwards, exits 1.
+
+What is compared
+- baseline    an aiohttp handler on uvloop that reads the body, decodes it with msgspec into the same Structs and
+              answers a constant JSON of our size. No store, no log.
+- accept      `POST /api/v1/message` over 1,000 keys whose batches never fill (max_size 1000, wait 3600 s). Afterwards
+              the sizes of all open buffers must add up to the answers given.
+- pipeline    the same with max_size 5, to a sink on the other core; a message counts when its delivery is complete,
+              and the CPU is read when the last one has been settled.
+- bare client one aiohttp ClientSession that posts the same bytes to the same sink at the same concurrency.
+- deliveries  batches of one message wait because the sink holds its answers; then it lets go, and what the node needs
+              to post and settle all of them is measured. What was under way at that moment is not counted.
+- memory      growth of the resident size over 100,000 keys with one small message each, once the replay tail has
+              expired, divided by the keys. Meanwhile a prober asks /livez every 5 ms: its slowest answer is the stall,
+              less the time in which the kernel let the prober or the node wait for a core.
+- lateness    500 messages/s at a fixed pace (open loop), wait_time 1.0 … 1.9 s: the time at which the sink had the
+              batch minus (the time at which its first message was acknowledged + wait_time).
+Beside the two figures of time stands what share of the node's core other programs took: they mean little on a busy
+machine, where a server at half its core in the closed loops tells the same.
+"""

@@ -1,0 +1,99 @@
+"""Runs the benchmark: `python -m tests.bench --help`. Exits 1 when anything went wrong, whatever the figures say."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from tests.bench import lateness, memory, report
+from tests.bench.figures import Figure, Turn
+from tests.bench.rig import Rig
+from tests.bench.throughput import Accept, BareClient, Baseline, Deliveries, Pipeline, Scenario
+
+NAMES = ("accept", "pipeline", "deliveries", "memory", "lateness", "baseline")
+COMPARED = NAMES[:3]
+TURNS = 5
+TURN_S = 2.5
+SMOKE_TURN_S = 0.3
+SMOKE_BUFFERS = 500
+SMOKE_LATENESS_S = 1.5
+
+
+async def throughput(names: Sequence[str], seconds: float, turns: int) -> tuple[list[Figure], list[str]]:
+    """Take turns between the scenarios asked for and what each is compared with."""
+    async with Rig() as rig:
+        scenarios: dict[str, Scenario] = {}
+        if {"accept", "pipeline", "baseline"} & set(names):
+            scenarios["baseline"] = Baseline(rig)
+        if "accept" in names:
+            scenarios["accept"] = Accept(rig)
+        if "pipeline" in names:
+            scenarios["pipeline"] = Pipeline(rig)
+        if "deliveries" in names:
+            scenarios["deliveries"] = deliveries = Deliveries(rig)
+            scenarios["bare client"] = BareClient(rig, deliveries)
+        for scenario in scenarios.values():
+            await scenario.open()
+        taken: dict[str, list[Turn]] = {name: [] for name in scenarios}
+        for turn in range(turns):
+            for name, scenario in scenarios.items():
+                say(f"turn {turn + 1} of {turns}: {name}")
+                taken[name].append(await scenario.turn(seconds))
+        troubles = [f"{name}: {what}" for name, done in taken.items() for turn in done for what in turn.troubles]
+        for name, scenario in scenarios.items():
+            troubles += [f"{name}: {what}" for what in await scenario.check()]
+    return report.speed_figures(taken), troubles
+
+
+async def run(names: Sequence[str], seconds: float, *, smoke: bool) -> tuple[list[Figure], list[str]]:
+    """Everything that was asked for, one after the other."""
+    figures: list[Figure] = []
+    troubles: list[str] = []
+    if {*COMPARED, "baseline"} & set(names):
+        figures, troubles = await throughput(names, seconds, 1 if smoke else TURNS)
+    if "memory" in names:
+        say("memory")
+        async with Rig() as rig:
+            found = await (memory.measure(rig, SMOKE_BUFFERS, 0.5) if smoke else memory.measure(rig))
+        figures, troubles = figures + found[0], troubles + [f"memory: {what}" for what in found[1]]
+    if "lateness" in names:
+        say("lateness")
+        async with Rig() as rig:
+            found = await (lateness.measure(rig, SMOKE_LATENESS_S) if smoke else lateness.measure(rig))
+        figures, troubles = figures + found[0], troubles + [f"lateness: {what}" for what in found[1]]
+    return figures, troubles
+
+
+def say(what: str) -> None:
+    """Progress, beside the result."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Read the command line, run, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure Buzón against bare aiohttp.")
+    parser.add_argument("--only", action="append", choices=NAMES, help="one of the scenarios; may be repeated")
+    parser.add_argument("--seconds", type=float, default=TURN_S, help="length of a turn (default %(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="a second or two each: does everything still work?")
+    parser.add_argument("--markdown", action="store_true", help="print the table for the README")
+    arguments = parser.parse_args()
+    if len(os.sched_getaffinity(0)) == 1:
+        say("only one core: the server shares it with everything else, so the figures say little")
+    seconds = SMOKE_TURN_S if arguments.smoke else arguments.seconds
+    try:
+        figures, troubles = asyncio.run(run(arguments.only or NAMES, seconds, smoke=arguments.smoke))
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    print(report.machine() + "\n")
+    print((report.markdown if arguments.markdown else report.table)(figures))
+    for trouble in troubles:
+        say(f"WRONG: {trouble}")
+    return 1 if troubles else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

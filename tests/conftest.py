@@ -1,0 +1,118 @@
+"""Fixtures that every test may ask for: real stores, real nodes, an HTTP client.
+
+Stores that are shared live as long as one test worker and are emptied before each test; a test that crashes its
+store asks for one of its own. What a node wrote is shown when its test fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.support.node import NodeProcess, http_client
+from tests.support.valkey import ValkeyServer, redis_binary
+
+NODES = pytest.StashKey[list[NodeProcess]]()
+NodeFactory = Callable[..., NodeProcess]
+
+
+def pytest_sessionstart() -> None:
+    """Say that there is no loop yet: looptime asks for one even in plain tests, and would leave a new one unclosed."""
+    asyncio.set_event_loop(None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the nodes of a failed test wrote to its report."""
+    report = yield
+    if report.failed:
+        report.sections.extend((f"node {node.port}", node.output()) for node in item.stash.get(NODES, []))
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Iterator[ValkeyServer]:
+    """One Valkey for all tests of this worker; use `valkey`."""
+    yield from _served(ValkeyServer())
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[ValkeyServer]:
+    """One Debian redis-server for all tests of this worker; use `redis_server`."""
+    binary = redis_binary()
+    if binary is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("redis-server is not installed, and CI must test against it")
+        pytest.skip("redis-server is not installed")
+    yield from _served(ValkeyServer(binary))
+
+
+@pytest.fixture
+def valkey(shared_valkey: ValkeyServer) -> ValkeyServer:
+    """An empty Valkey. Don't crash or freeze this one."""
+    return _emptied(shared_valkey)
+
+
+@pytest.fixture
+def redis_server(shared_redis: ValkeyServer) -> ValkeyServer:
+    """An empty Redis 7.0. Don't crash or freeze this one."""
+    return _emptied(shared_redis)
+
+
+@pytest.fixture(params=["valkey", "redis_server"])
+def any_store(request: pytest.FixtureRequest) -> ValkeyServer:
+    """Runs the test once on Valkey and once on Redis 7.0."""
+    store: ValkeyServer = request.getfixturevalue(request.param)
+    return store
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[ValkeyServer]:
+    """A Valkey of the test's own, to be killed, frozen and restarted."""
+    yield from _served(ValkeyServer())
+
+
+@pytest.fixture
+def make_node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NodeFactory]:
+    """Makes nodes (not started) that are ended with the test: `make_node({"NAME": "value"}, redis_url=…)`."""
+    made: list[NodeProcess] = request.node.stash.setdefault(NODES, [])
+
+    def make(
+        environment: Mapping[str, str] | None = None,
+        *,
+        data_dir: Path | None = None,
+        redis_url: str | None = None,
+        failpoints: str = "",
+    ) -> NodeProcess:
+        directory = data_dir or tmp_path / f"data-{len(made)}"
+        made.append(NodeProcess(directory, environment, redis_url=redis_url, failpoints=failpoints))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.close()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP client for one test."""
+    async with http_client() as session:
+        yield session
+
+
+def _served(server: ValkeyServer) -> Iterator[ValkeyServer]:
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+def _emptied(server: ValkeyServer) -> ValkeyServer:
+    server.command("FLUSHALL")
+    return server

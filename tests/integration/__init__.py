@@ -1,0 +1,1 @@
+"""Parts joined to the real thing: a real store engine, real sockets, real processes."""

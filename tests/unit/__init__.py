@@ -1,0 +1,1 @@
+"""Pure decisions and single parts: tables and properties, virtual time, no store."""

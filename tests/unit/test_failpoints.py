@@ -1,0 +1,133 @@
+"""Failpoints: the ports of a test build pass everything through and act at the named step only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import NamedTuple
+
+import pytest
+
+from actors.ports import Claimed, ClosedBatch, NothingOpen
+from tests.support.failpoint_node import FailpointReached, Failpoints, parse, wrap_egress, wrap_store
+
+
+class Took(NamedTuple):
+    """As much of the answer to an append as matters here."""
+
+    closed: ClosedBatch | None
+
+
+CLAIMED = Claimed(
+    delivery_id="d", key="k", attempt=1, failures=0, reason="size", policy=b"", trace="", created_ms=0, messages=()
+)
+CLOSED = ClosedBatch("d", 1, "host", "size", True)
+OPEN = Took(closed=None)
+FULL = Took(closed=CLOSED)
+NOTHING = NothingOpen()
+
+
+class Store:
+    """Answers what it is asked, one answer per request: as a coroutine, a future or a plain value."""
+
+    async def append(self, entries: list[Took], *, times: int = 1) -> list[Took]:
+        return entries * times
+
+    def claim(self, claims: list[object]) -> Awaitable[list[object]]:
+        future: asyncio.Future[list[object]] = asyncio.get_running_loop().create_future()
+        future.set_result(claims)
+        return future
+
+    def settle(self, outcomes: list[object]) -> list[object]:
+        return outcomes
+
+    async def close(self, closes: list[object]) -> list[object]:
+        return closes
+
+    def partitions(self) -> str:
+        return "all"
+
+
+class Egress:
+    """Counts what was sent."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def send(self, request: str) -> str:
+        self.sent += 1
+        return request
+
+
+def points(text: str) -> Failpoints:
+    """Armed failpoints."""
+    return Failpoints(parse(text))
+
+
+async def test_an_unarmed_port_is_the_port() -> None:
+    """Arguments and answers pass through, whatever kind of awaitable a method returns; other methods are untouched."""
+    store = wrap_store(Store(), points(""))
+
+    assert await store.append([OPEN], times=2) == [OPEN, OPEN]
+    assert await store.claim([CLAIMED]) == [CLAIMED]
+    assert await store.settle([NOTHING]) == [NOTHING]
+    assert store.partitions() == "all"
+
+
+@pytest.mark.parametrize(
+    ("step", "call", "answer"),
+    [
+        ("before_append", "append", OPEN),
+        ("after_append", "append", OPEN),
+        ("after_close", "append", FULL),
+        ("after_close", "close", CLOSED),
+        ("before_claim", "claim", NOTHING),
+        ("after_claim", "claim", CLAIMED),
+        ("after_settle", "settle", NOTHING),
+    ],
+)
+async def test_a_step_of_the_store_fails_where_it_is_armed(step: str, call: str, answer: object) -> None:
+    """`raise` comes out of the wrapped method of that step, also when the answer in question is one of many."""
+    store = wrap_store(Store(), points(f"{step}:raise"))
+
+    with pytest.raises(FailpointReached):
+        await getattr(store, call)([OPEN, answer] if call == "append" else [NOTHING, answer])
+
+
+@pytest.mark.parametrize(
+    ("step", "call", "answer"),
+    [("after_close", "append", OPEN), ("after_close", "close", NOTHING), ("after_claim", "claim", NOTHING)],
+)
+async def test_what_did_not_happen_is_no_hit(step: str, call: str, answer: object) -> None:
+    """A batch that stayed open was not closed, and a claim that got nothing took nothing."""
+    store = wrap_store(Store(), points(f"{step}:raise"))
+
+    assert await getattr(store, call)([answer]) == [answer]
+
+
+async def test_only_the_nth_hit_counts() -> None:
+    """`@2` lets the first and the third through."""
+    store = wrap_store(Store(), points("before_append:raise@2"))
+
+    assert await store.append([OPEN]) == [OPEN]
+    with pytest.raises(FailpointReached):
+        await store.append([OPEN])
+    assert await store.append([OPEN]) == [OPEN]
+
+
+@pytest.mark.parametrize("step", ["mid_post", "after_post_before_settle"])
+async def test_a_step_of_the_post_comes_after_the_request_went_out(step: str) -> None:
+    """The webhook has the request when the failpoint acts."""
+    egress = Egress()
+
+    with pytest.raises(FailpointReached):
+        await wrap_egress(egress, points(f"{step}:raise")).send("r")
+
+    assert egress.sent == 1
+
+
+@pytest.mark.parametrize("text", ["after_lunch:kill", "after_claim:explode", "after_claim", "after_claim:stop", "x"])
+def test_a_typo_is_refused(text: str) -> None:
+    """A failpoint that would never fire must not let a test pass."""
+    with pytest.raises(ValueError, match="not a failpoint"):
+        parse(text)
