@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal, TypeVar, assert_never
 
@@ -19,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.committer import Committer
-from actors.core import rendering, retry, signing
+from actors.core import rendering, retry, signing, trace
 from actors.core.outcome import Answered, Failed
 from actors.core.policy import Policy
 from actors.ownership import Ownership
@@ -95,13 +93,13 @@ class Attempts:
         self._journal = tools.journal
         self._meters = tools.meters
         committer = (tools.supervisor, tools.clock, tools.meters)
-        self._claims = Committer("claim", store.claim, *committer)
-        self._settles = Committer("settle", store.settle, *committer)
+        self._work = Committer("attempts", store.work, *committer)
         self._releases = Committer("release", store.release, *committer)
         self.in_hand: dict[str, InHand] = {}
 
-    async def run(self, ready: Ready, report: Report) -> Ready | None:
-        """Try once. Gives the delivery of the same key that may start now, if there is one."""
+    async def run(self, ready: Ready, slot: asyncio.Semaphore, report: Report) -> Ready | None:
+        """Try once; `slot` is held while the request is out. Gives the delivery of the same key that may start now,
+        if there is one."""
         epoch = self._ownership.epoch(ready.partition)
         if not epoch:
             return None
@@ -110,11 +108,12 @@ class Attempts:
             return claimed
         self.in_hand[ready.delivery_id] = InHand(ready.partition, epoch, claimed.attempt)
         policy = policy_of(claimed.policy)
-        request = self._build(claimed, policy)
-        if self._ownership.epoch(ready.partition) != epoch:
-            del self.in_hand[ready.delivery_id]
-            return None
-        outcome = await self._egress.send(request)
+        async with slot:
+            request = self._build(claimed, policy)
+            if self._ownership.epoch(ready.partition) != epoch:
+                del self.in_hand[ready.delivery_id]
+                return None
+            outcome = await self._egress.send(request)
         report(outcome)
         self._meters.attempt_seconds.observe(outcome.latency_ms / 1000)
         return await self._settle(claimed, policy, outcome)
@@ -134,16 +133,6 @@ class Attempts:
         )
         return await self._record(settle)
 
-    def put_off(self, ready: Ready, in_s: float) -> None:
-        """Leave a ready delivery to a later sweep. What the store says to it changes nothing here."""
-        epoch = self._ownership.epoch(ready.partition)
-        if epoch:
-            wish = Release(
-                partition=ready.partition, epoch=epoch, delivery_id=ready.delivery_id, in_ms=round(in_s * 1000)
-            )
-            with suppress(Overloaded):
-                self._releases.submit(wish, 0, lambda _outcome: None)
-
     async def release_all(self) -> int:
         """Give back what is claimed and will not be settled by this node. Raises StoreAway."""
         held = list(self.in_hand.items())
@@ -153,7 +142,7 @@ class Attempts:
 
     async def drained(self) -> None:
         """Wait until the store has answered everything."""
-        for committer in (self._claims, self._settles, self._releases):
+        for committer in (self._work, self._releases):
             await committer.drained()
 
     async def _release(self, delivery_id: str, partition: int, epoch: int, in_s: float) -> None:
@@ -165,7 +154,7 @@ class Attempts:
     async def _claim(self, ready: Ready, epoch: int) -> Claimed | Ready | None:
         claim = Claim(partition=ready.partition, epoch=epoch, delivery_id=ready.delivery_id)
         try:
-            outcome = await self._claims.ask(claim)
+            outcome = await self._work.ask(claim)
         except StoreAway:
             # Perhaps it was claimed, perhaps not: give it back, which is right in either case.
             await self._persist(lambda: self._release(ready.delivery_id, ready.partition, epoch, 0.0))
@@ -179,7 +168,7 @@ class Attempts:
                 self._meters.deliveries["dead"].inc()
                 self._journal.error("delivery dead", delivery_id=ready.delivery_id, reason="its attempts stopped nodes")
                 return following
-            case NothingOpen():
+            case NothingOpen() | Next():
                 return None
             case Fenced():
                 self._ownership.fenced(ready.partition, outcome)
@@ -197,7 +186,7 @@ class Attempts:
             key=claimed.key,
             size=len(claimed.messages),
             reason=claimed.reason,
-            traceparent=claimed.trace,
+            traceparent=claimed.trace or trace.derived(claimed.delivery_id).header,
         )
         return OutboundRequest(
             method=webhook.method,
@@ -232,13 +221,13 @@ class Attempts:
         return following
 
     async def _record(self, settle: Settle) -> Ready | None:
-        outcome = await self._persist(lambda: self._settles.ask(settle, len(settle.log)))
+        outcome = await self._persist(lambda: self._work.ask(settle, len(settle.log)))
         self.in_hand.pop(settle.delivery_id, None)
         match outcome:
             case Next(following):
                 self._meters.deliveries[settle.status].inc()
                 return following
-            case NothingOpen():
+            case NothingOpen() | Claimed() | Poisoned():
                 return None
             case Fenced():
                 self._ownership.fenced(settle.partition, outcome)
@@ -255,7 +244,7 @@ class Attempts:
                 await asyncio.sleep(STORE_PAUSE_S)
 
     def _log_line(self, outcome: Answered | Failed) -> bytes:
-        at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = rendering.rfc3339(int(self._clock.wall() * 1000))
         if isinstance(outcome, Failed):
             return msgspec.json.encode(Attempt(at=at, latency_ms=round(outcome.latency_ms, 2), error=outcome.error))
         return msgspec.json.encode(

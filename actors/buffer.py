@@ -24,14 +24,14 @@ RETRY_CLOSE_S = 0.25
 Flushed = ClosedBatch | NothingOpen | Fenced
 
 
-class Open(Struct, frozen=True):
+class Open(Struct, frozen=True, gc=False):
     """The open batch as last heard of: store's deadline (ms), and the same on this node's monotonic clock (s)."""
 
     deadline_ms: int
     due_at: float
 
 
-class Stored(Struct, frozen=True):
+class Stored(Struct, frozen=True, gc=False):
     """The store took a message of this key, and this is what the batch looks like now."""
 
     outcome: Appended

@@ -15,7 +15,7 @@ from functools import partial
 from actors.attempt import Attempts, Tools
 from actors.core.ids import partition_of
 from actors.core.outcome import Answered, Failed
-from actors.host import Host, Start, Wait
+from actors.host import CONCURRENCY, Host, Start, Wait
 from actors.ownership import Ownership
 from actors.ports import (
     Claim,
@@ -32,8 +32,6 @@ from actors.ports import (
 from actors.runtime.wheel import Wheel
 
 RUNNING_MAX = 512
-PUT_OFF_S = 1.0
-"""How long a delivery that found its host's line full is left to the store."""
 BULK_PAGE = 100
 
 Change = Next | WrongState | NothingOpen | Fenced
@@ -53,6 +51,7 @@ class Deliveries:
         self._meters = tools.meters
         self._hold_s = hold_s
         self._hosts: dict[str, Host] = {}
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self._hungry: dict[str, Host] = {}
         self._wheel: Wheel[Ready] = Wheel(tools.clock, self._start_when_due)
         self._armed: set[str] = set()
@@ -69,23 +68,27 @@ class Deliveries:
         """Hosts that are held back now."""
         return sum(host.is_open for host in self._hosts.values())
 
-    def offer(self, ready: Ready) -> None:
-        """Start a delivery when its time and its host allow. Telling it again changes nothing."""
+    def offer(self, ready: Ready) -> bool:
+        """Start a delivery when its time and its host allow. Telling it again changes nothing.
+
+        False: its host has no room for it now; it stays in the store, where a later sweep finds it again.
+        """
         if self._draining:
-            return
+            return False
         if ready.due_in_ms > 0:
             if ready.delivery_id not in self._armed:
                 self._armed.add(ready.delivery_id)
                 due_at = self._clock.monotonic() + ready.due_in_ms / 1000
                 self._wheel.arm(Ready(ready.partition, ready.delivery_id, ready.host, 0), due_at)
-            return
+            return True
         host = self._hosts.get(ready.host)
         if host is None:
             host = self._hosts[ready.host] = Host(ready.host, self._hold_s)
-        if host.offer(ready, self._clock.monotonic()):
-            self._pump(host)
-        else:
-            self._attempts.put_off(ready, PUT_OFF_S)
+            self._slots[ready.host] = asyncio.Semaphore(CONCURRENCY)
+        if not host.offer(ready, self._clock.monotonic()):
+            return False
+        self._pump(host)
+        return True
 
     async def get(self, delivery_id: str) -> DeliveryRecord | None:
         """One delivery with its attempts. Raises StoreAway."""
@@ -179,7 +182,7 @@ class Deliveries:
         def report(outcome: Answered | Failed) -> None:
             host.report(outcome, self._clock.monotonic(), probe=probe)
 
-        following = await self._attempts.run(ready, report)
+        following = await self._attempts.run(ready, self._slots[host.name], report)
         if following is not None:
             self.offer(following)
 
@@ -194,6 +197,7 @@ class Deliveries:
         self._pump(host)
         if host.idle and host.wake_at is None:
             self._hosts.pop(host.name, None)
+            self._slots.pop(host.name, None)
 
     async def _give_up(self, ready: Ready) -> None:
         following = await self._attempts.give_up(ready)

@@ -1,6 +1,6 @@
 """Host: the deliveries that wait for one host, and whether the next of them may start.
 
-Bounds how many attempts run against a host at once and keeps a host that does not answer from costing more than a
+Bounds how many attempts are begun for a host at once and keeps a host that does not answer from costing more than a
 probe now and then. Never waits, never talks to anything; time is an argument.
 Invariants: a delivery is known here at most once; one that a breaker holds back is tried after `hold_s` all the same,
 so that a dead host's deliveries come to their end.
@@ -17,6 +17,9 @@ from actors.core.outcome import Answered, Failed
 from actors.ports import Ready
 
 CONCURRENCY = 16
+"""Requests out at one host at once."""
+STARTED_MAX = 2 * CONCURRENCY
+"""Attempts begun for a host at once: while some are out, the next are claimed and the last are settled."""
 WAITING_MAX = 1024
 """Deliveries kept in memory for a host; the rest stay in the store until a sweep brings them again."""
 
@@ -71,7 +74,7 @@ class Host:
 
     def next(self, now: float) -> Start | Wait | None:
         """The next delivery to attempt, taken out of the line; or until when to wait; or nothing to do."""
-        if not self._waiting or self.running >= CONCURRENCY:
+        if not self._waiting or self.running >= STARTED_MAX:
             return None
         probe = False
         verdict = breaker.may_start(self._breaker, now)

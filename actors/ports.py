@@ -34,7 +34,7 @@ class Reply(Protocol[Result_contra]):
     def set_exception(self, exception: type | BaseException, /) -> None: ...
 
 
-class Entry(Struct, frozen=True, kw_only=True):
+class Entry(Struct, frozen=True, gc=False, kw_only=True):
     """One message on its way into the store, with all that its batch needs to know.
 
     `batch_id` is the id a batch gets if this message closes it (fresh for every entry).
@@ -58,7 +58,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     batch_id: str
 
 
-class ClosedBatch(Struct, frozen=True):
+class ClosedBatch(Struct, frozen=True, gc=False):
     """A batch that was frozen. `first_in_line`: no earlier batch of its key is still undelivered."""
 
     delivery_id: str
@@ -68,7 +68,7 @@ class ClosedBatch(Struct, frozen=True):
     first_in_line: bool
 
 
-class Appended(Struct, frozen=True):
+class Appended(Struct, frozen=True, gc=False):
     """What the batch holds after an append; `size` 0: the message was a duplicate and no batch is open.
     `remaining_ms` is 0 when this message closed the batch."""
 
@@ -147,7 +147,7 @@ class Settle(Struct, frozen=True, kw_only=True):
     retry_in_ms: int = 0
 
 
-class Ready(Struct, frozen=True):
+class Ready(Struct, frozen=True, gc=False):
     """A delivery that may be attempted in `due_in_ms` (0: now)."""
 
     partition: int
@@ -185,7 +185,7 @@ class WrongState(Struct, frozen=True):
 
 
 class Release(Struct, frozen=True, kw_only=True):
-    """Give a claimed delivery back untried, or put a ready one off, for `in_ms`."""
+    """Give a claimed delivery back untried, to be due in `in_ms`."""
 
     partition: int
     epoch: int
@@ -272,8 +272,9 @@ class BatchStore(Protocol):
 class DeliveryStore(Protocol):
     """Frozen batches on their way. Every method may raise StoreAway; an answer per request, in order."""
 
-    async def claim(self, claims: Sequence[Claim]) -> Sequence[Claimed | Poisoned | NothingOpen | Fenced]: ...
-    async def settle(self, outcomes: Sequence[Settle]) -> Sequence[Next | NothingOpen | Fenced]: ...
+    async def work(
+        self, requests: Sequence[Claim | Settle]
+    ) -> Sequence[Claimed | Poisoned | Next | NothingOpen | Fenced]: ...
     async def release(self, releases: Sequence[Release]) -> Sequence[Next | NothingOpen | Fenced]: ...
     async def requeue(self, claim: Claim) -> Next | WrongState | NothingOpen | Fenced: ...
     async def discard(self, claim: Claim) -> Next | WrongState | NothingOpen | Fenced: ...
@@ -290,7 +291,7 @@ class PartitionStore(Protocol):
     async def acquire(self, node: str, seen: int, wanted: Sequence[tuple[int, int]]) -> Sequence[Owner]: ...
     async def resign(self, held: Sequence[tuple[int, int]]) -> None: ...
     async def sweep(
-        self, partitions: Sequence[int], ahead_ms: int, limit: int
+        self, partitions: Sequence[int], ahead_ms: int, limit: int, skip: Mapping[int, int]
     ) -> tuple[Sequence[DueBatch], Sequence[Ready]]: ...
     async def census(self, partitions: Sequence[int]) -> Census: ...
 

@@ -7,18 +7,20 @@ own from before a restart, those another node appended. Reads only; what it find
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 
 from actors.buffers import Buffers
 from actors.deliveries import Deliveries
 from actors.ownership import Ownership
-from actors.ports import Journal, Meters, PartitionStore, StoreAway
+from actors.ports import Journal, Meters, PartitionStore, Ready, StoreAway
 from actors.runtime.clock import Clock
 from actors.tail import Tail
 
 PERIOD_S = 0.25
 AHEAD_MS = 600
 """Look-ahead: longer than two periods, so that one late sweep still finds everything before its time."""
-ROWS_MAX = 64
+ROWS_MAX = 16
 """Rows of a kind and partition a sweep: a backlog is worked off in bites that don't stall the loop."""
 CENSUS_EVERY = 8
 
@@ -34,14 +36,26 @@ class Sweeper:
         self._buffers = buffers
         self._deliveries = deliveries
         self._tail = tail
+        self._skip: dict[int, int] = {}
+        """Ready rows of a partition that the next sweep passes over, because their hosts had no room."""
 
     async def run_once(self) -> tuple[int, int]:
         """Sweep the partitions this node holds; gives how many batches and deliveries it found. Raises StoreAway."""
-        batches, ready = await self._store.sweep(self._ownership.held(), AHEAD_MS, ROWS_MAX)
+        batches, ready = await self._store.sweep(self._ownership.held(), AHEAD_MS, ROWS_MAX, self._skip)
         self._buffers.heard(batches)
-        for delivery in ready:
-            self._deliveries.offer(delivery)
+        self._offer(ready)
         return len(batches), len(ready)
+
+    def _offer(self, ready: Sequence[Ready]) -> None:
+        """Offer what is ready. Where a host has no room for its rows the next sweep looks behind them, and begins
+        anew at the end: a host with a long backlog neither hides the others nor is asked about row by row."""
+        seen = Counter(delivery.partition for delivery in ready)
+        refused = Counter(delivery.partition for delivery in ready if not self._deliveries.offer(delivery))
+        self._skip = {
+            partition: self._skip.get(partition, 0) + count
+            for partition, count in refused.items()
+            if seen[partition] >= ROWS_MAX
+        }
 
     async def run(self, clock: Clock, meters: Meters, journal: Journal) -> None:
         """Sweep for ever, and keep the gauges that need a look into the store."""

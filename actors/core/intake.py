@@ -36,7 +36,7 @@ class Limits(Struct, frozen=True, gc=False):
     max_bytes: int
 
 
-class Accepted(Struct, frozen=True):
+class Accepted(Struct, frozen=True, gc=False):
     """A message that can be stored. `payload` is the caller's bytes, `policy` the stored form of its policy."""
 
     message: Message

@@ -82,8 +82,16 @@ def locate(text: bytes, path: Sequence[str]) -> Span | None:
 
 def replace(text: bytes, path: Sequence[str], value: bytes) -> bytes | None:
     """The text with that value replaced, or None when the path leads nowhere."""
-    span = locate(text, path)
-    return None if span is None else text[: span[0]] + value + text[span[1] :]
+    old = value_at(text, path)
+    if old is None:
+        return None
+    start = text.find(old)
+    if text.find(old, start + 1) >= 0:  # it stands elsewhere too: the place has to be found step by step
+        span = locate(text, path)
+        if span is None:
+            return None
+        start = span[0]
+    return text[:start] + value + text[start + len(old) :]
 
 
 def _descend(text: bytes, start: int, path: Sequence[str]) -> Found:

@@ -29,7 +29,7 @@ Format = Literal["merged", "envelope"]
 Reason = Literal["size", "bytes", "timeout", "manual"]
 
 
-class Webhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Webhook(Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where a batch is delivered and how hard to try. `timeout` in seconds; `secret` signs (Standard Webhooks)."""
 
     url: Annotated[str, Meta(min_length=1, max_length=2048)]
@@ -40,7 +40,7 @@ class Webhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omi
     secret: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
 
 
-class BufferOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class BufferOptions(Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How the messages of one key are gathered and put together. Times in seconds, sizes in messages or bytes."""
 
     key: Annotated[str, Meta(min_length=1, max_length=KEY_CHARACTERS_MAX)]
@@ -55,7 +55,7 @@ class BufferOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     format: Format | None = None
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Struct, frozen=True, gc=False, kw_only=True):
     """`POST /api/v1/message`. `payload` stays the caller's bytes; it is always a JSON object."""
 
     webhook: Webhook
@@ -66,7 +66,7 @@ class Message(Struct, frozen=True, kw_only=True):
     ) = None
 
 
-class Policy(Struct, frozen=True, kw_only=True):
+class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """The newest message's webhook and options: they hold for the whole open batch and are frozen with it."""
 
     webhook: Webhook

@@ -72,7 +72,7 @@ def delivery_headers(webhook: Webhook, dispatch: Dispatch, body: bytes, user_age
     headers["webhook-timestamp"] = str(dispatch.attempted_at_s)
     if webhook.secret is not None:
         headers["webhook-signature"] = sign(webhook.secret, dispatch.delivery_id, dispatch.attempted_at_s, body)
-    headers["X-Buffer-Key"] = quote(dispatch.key, safe="", errors="replace")
+    headers["X-Buffer-Key"] = _percent_encoded(dispatch.key)
     headers["X-Buffer-Size"] = str(dispatch.size)
     headers["X-Buffer-Reason"] = dispatch.reason
     headers["X-Attempt"] = str(dispatch.attempt)
@@ -80,3 +80,8 @@ def delivery_headers(webhook: Webhook, dispatch: Dispatch, body: bytes, user_age
     if position is not None:
         headers["traceparent"] = position.header
     return headers
+
+
+@lru_cache(maxsize=4096)
+def _percent_encoded(key: str) -> str:
+    return quote(key, safe="", errors="replace")

@@ -54,11 +54,13 @@ class Dispatcher:
         mail = actor._mail
         if mail is None:
             actor._mail = RECEIVING
-            self._receive(actor, message)
-            if actor._mail is RECEIVING:
-                actor._mail = None
-            else:
-                self._queue(actor)
+            try:
+                self._receive(actor, message)
+            finally:
+                if actor._mail is RECEIVING:
+                    actor._mail = None
+                else:
+                    self._queue(actor)
         elif mail is RECEIVING:
             actor._mail = deque((message,))
             self.waiting += 1
@@ -72,20 +74,22 @@ class Dispatcher:
         """Receive what waits, up to TURN_MESSAGES_MAX; the rest in the next tick."""
         left = TURN_MESSAGES_MAX
         ready = self._ready
-        while ready and left > 0:
-            actor = ready[0]
-            mail = actor._mail
-            while mail and left > 0:
-                left -= 1
-                self.waiting -= 1
-                if not self._receive(actor, mail.popleft()):
-                    break
-            if not mail:
-                actor._mail = None
-                ready.popleft()
-        self._scheduled = bool(ready)
-        if ready:
-            asyncio.get_running_loop().call_soon(self.turn)
+        try:
+            while ready and left > 0:
+                actor = ready[0]
+                mail = actor._mail
+                while mail and left > 0:
+                    left -= 1
+                    self.waiting -= 1
+                    if not self._receive(actor, mail.popleft()):
+                        break
+                if not mail:
+                    actor._mail = None
+                    ready.popleft()
+        finally:  # what `on_crash` raises is for the loop's log: nobody's turn ends with it
+            self._scheduled = bool(ready)
+            if ready:
+                asyncio.get_running_loop().call_soon(self.turn)
 
     def _queue(self, actor: Actor[Any]) -> None:
         self._ready.append(actor)

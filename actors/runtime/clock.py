@@ -18,7 +18,7 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """Times in seconds. `call_at` takes monotonic time and never calls back early."""
+    """Times in seconds. `call_at` takes monotonic time and may call back half a millisecond early (uvloop rounds)."""
 
     def monotonic(self) -> float: ...
     def wall(self) -> float: ...

@@ -61,17 +61,22 @@ class Quarantine:
         self._until: dict[str, float] = {}
 
     def __len__(self) -> int:
+        self._release()
         return len(self._until)
 
     def crashed(self, key: str) -> bool:
         """Note a crash of the key's actor; true when the key is quarantined by it."""
         now = self._clock.monotonic()
+        self._release()
         restarts = self._restarts.pop(key, None) or Restarts(self._limit)
         self._restarts[key] = restarts
         while len(self._restarts) > self._keys_max:
             self._restarts.pop(next(iter(self._restarts)))
         if restarts.too_many(now):
+            self._until.pop(key, None)
             self._until[key] = now + QUARANTINE_S
+            while len(self._until) > self._keys_max:
+                self._until.pop(next(iter(self._until)))
             return True
         return False
 
@@ -79,14 +84,18 @@ class Quarantine:
         """Whether the key is left alone now. Cheap when nothing is quarantined."""
         if not self._until:
             return False
-        until = self._until.get(key)
-        if until is None:
-            return False
-        if until <= self._clock.monotonic():
+        self._release()
+        return key in self._until
+
+    def _release(self) -> None:
+        """Let go of keys whose time is over; they are in the order in which it ends."""
+        now = self._clock.monotonic()
+        while self._until:
+            key, until = next(iter(self._until.items()))
+            if until > now:
+                return
             del self._until[key]
             self._restarts.pop(key, None)
-            return False
-        return True
 
 
 class Supervisor:
@@ -103,12 +112,13 @@ class Supervisor:
         self._report = report
         self._on_fatal = on_fatal
         self._jobs_max = jobs_max
+        self._loop = asyncio.get_running_loop()
         self._services: set[asyncio.Task[None]] = set()
         self._jobs: set[asyncio.Task[None]] = set()
 
     def service(self, name: str, run: Callable[[], Awaitable[None]], limit: Limit = SERVICE_LIMIT) -> None:
         """Keep `run` running until `stop`."""
-        task = asyncio.get_running_loop().create_task(self._serve(name, run, limit), name=name)
+        task = self._loop.create_task(self._serve(name, run, limit), name=name)
         self._services.add(task)
         task.add_done_callback(self._services.discard)
 
@@ -117,17 +127,17 @@ class Supervisor:
         if len(self._jobs) >= self._jobs_max:
             job.close()
             raise Overloaded("too many jobs are running")
-        task = asyncio.get_running_loop().create_task(job, name=name)
+        task = self._loop.create_task(job, name=name)
         self._jobs.add(task)
         task.add_done_callback(self._finished)
         return task
 
     async def stop(self) -> None:
-        """Cancel everything and wait until it is gone."""
-        tasks = [*self._jobs, *self._services]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel everything and wait until it is gone, also what is started meanwhile."""
+        while tasks := [*self._jobs, *self._services]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._jobs.discard(task)
@@ -137,15 +147,24 @@ class Supervisor:
     async def _serve(self, name: str, run: Callable[[], Awaitable[None]], limit: Limit) -> None:
         restarts = Restarts(limit)
         pause_s = 0.05
-        while True:
-            try:
-                await run()
-            except Exception as error:  # whatever a service raises is a crash of that service
-                self._report("service crashed", name, error)
-                if restarts.too_many(self._clock.monotonic()):
-                    self._on_fatal(f"{name} crashed too often: {error!r}")
-                    return
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, 1.0)
-            else:
+        while (error := await _crash_of(run)) is not None:
+            self._report("service crashed", name, error)
+            if restarts.too_many(self._clock.monotonic()):
+                self._on_fatal(f"{name} crashed too often: {error!r}")
                 return
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 1.0)
+
+
+async def _crash_of(run: Callable[[], Awaitable[None]]) -> BaseException | None:
+    """Run a service; gives what it raised, whatever that was, or None when it came to its end."""
+    try:
+        await run()
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return error  # something it waited for was cancelled, not the service
+    except Exception as error:
+        return error
+    return None

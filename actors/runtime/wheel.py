@@ -18,6 +18,8 @@ FINE_S = 0.005
 COARSE_S = 1.0
 FAR_S = 10.0
 """Deadlines further away than this share slots a second wide: a day of them is 86,400 slots, not 17 million."""
+EARLY_S = 0.0006
+"""More than a loop's timer may be early: a turn before the time finds nothing due and is taken again and again."""
 BITE = 256
 """Items handed out before the loop gets a turn: ten thousand deadlines at once must not stall it."""
 
@@ -41,13 +43,17 @@ class Wheel(Generic[Item]):
         if when - now > FAR_S:
             slot = math.floor(when / COARSE_S) * COARSE_S
         else:
-            slot = math.ceil(max(when, now) / FINE_S) * FINE_S
+            at = max(when, now)
+            number = math.ceil(at / FINE_S)
+            slot = number * FINE_S
+            if slot < at:  # a division may round down to the number, and the item would come early
+                slot = (number + 1) * FINE_S
         items = self._slots.get(slot)
         if items is None:
             self._slots[slot] = {item}
             heapq.heappush(self._order, slot)
             if slot < self._next:
-                self._schedule(slot)
+                self._schedule(slot, slot + EARLY_S)
         else:
             items.add(item)
         return slot
@@ -61,23 +67,26 @@ class Wheel(Generic[Item]):
     def __len__(self) -> int:
         return sum(len(items) for items in self._slots.values())
 
-    def _schedule(self, when: float) -> None:
+    def _schedule(self, slot: float, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._next = when
-        self._timer = self._clock.call_at(when, self._turn)
+        self._next = slot
+        self._timer = self._clock.call_at(at, self._turn)
 
     def _turn(self) -> None:
         self._timer, self._next = None, math.inf
         left = BITE
         now = self._clock.monotonic()
-        while self._order and self._order[0] <= now:
-            items = self._slots[self._order[0]]
-            while items and left:
-                left -= 1
-                self._on_due(items.pop())
-            if items:
-                break
-            del self._slots[heapq.heappop(self._order)]
-        if self._order:
-            self._schedule(max(self._order[0], now) if left else now)
+        try:
+            while self._order and self._order[0] <= now:
+                items = self._slots[self._order[0]]
+                while items and left:
+                    left -= 1
+                    self._on_due(items.pop())
+                if items:
+                    break
+                del self._slots[heapq.heappop(self._order)]
+        finally:  # what `on_due` raises is for the loop's log: the other items are handed out all the same
+            if self._order:
+                first = self._order[0]
+                self._schedule(first, first + EARLY_S if first > now else now)

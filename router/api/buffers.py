@@ -35,7 +35,7 @@ TAG = "buffers"
 KEY_PATH = {"key": "The buffer's key, percent-encoded."}
 
 
-class BufferInfo(Struct, frozen=True):
+class BufferInfo(Struct, frozen=True, gc=False):
     """The batch after this message; `time_remaining` in seconds."""
 
     current_size: int
@@ -43,7 +43,7 @@ class BufferInfo(Struct, frozen=True):
     time_remaining: float
 
 
-class Accepted(Struct, frozen=True):
+class Accepted(Struct, frozen=True, gc=False):
     """The message is stored. `duplicate`: it had been before. `flushed`: it filled the batch, which is on its way."""
 
     status: str
@@ -275,9 +275,10 @@ def register(app: web.Application, routes: BufferRoutes) -> None:
     router = app.router
     router.add_post("/api/v1/message", body_endpoint(routes.accept))
     router.add_get("/api/v1/buffers", endpoint(routes.list_buffers))
-    router.add_post("/api/v1/buffers/{key:.+}/flush", endpoint(routes.flush_buffer))
-    router.add_get("/api/v1/buffers/{key:.+}", endpoint(routes.peek_buffer))
-    router.add_delete("/api/v1/buffers/{key:.+}", endpoint(routes.drop_buffer))
+    # A key may hold line ends too, which a plain dot would not match.
+    router.add_post("/api/v1/buffers/{key:(?s:.+)}/flush", endpoint(routes.flush_buffer))
+    router.add_get("/api/v1/buffers/{key:(?s:.+)}", endpoint(routes.peek_buffer))
+    router.add_delete("/api/v1/buffers/{key:(?s:.+)}", endpoint(routes.drop_buffer))
 
 
 def rfc3339(ms: int) -> str:

@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from actors.core import trace
+from router.edge.answer import JsonAnswer
 from router.edge.errors import BadInput, TooLarge
 from router.edge.idempotency import HEADER as IDEMPOTENCY_KEY
 from router.edge.openapi import carry
@@ -25,7 +26,6 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 _TRACEPARENT = istr("traceparent")
 _IDEMPOTENCY_KEY = istr(IDEMPOTENCY_KEY)
-_JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}
 _RANDOM = SystemRandom()
 
 
@@ -92,7 +92,7 @@ def response_of(reply: Reply) -> web.Response:
     """The reply as aiohttp sends it."""
     headers = reply.headers
     if headers is None:
-        return web.Response(body=reply.body, status=reply.status, headers=_JSON_HEADERS)
+        return JsonAnswer(reply.status, reply.body)
     response = web.Response(body=reply.body, status=reply.status, headers=headers)
     if hdrs.CONTENT_TYPE not in headers and reply.body:
         response.headers[hdrs.CONTENT_TYPE] = JSON

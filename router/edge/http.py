@@ -15,17 +15,18 @@ from aiohttp import hdrs, web
 from multidict import istr
 from structlog.typing import FilteringBoundLogger
 
+from router.edge.answer import SERVER, X_REQUEST_ID, JsonAnswer
 from router.edge.errors import KNOWN_FAILURES, BadInput, KnownFailure, NotFound, Problem, TooLarge, problem_of, render
 from router.edge.handlers import REQUEST_ID, Handler, path_of, response_of
 from router.edge.metrics import Metrics, RouteMeters
 
-SERVER = "buzon"
 REQUEST_ID_CHARACTERS_MAX = 128
 TRY_LATER_LOG_EVERY_S = 1.0
 UNMATCHED = "unmatched"
 """The route label of requests that met no route: their paths are the caller's and must not become labels."""
 
-_X_REQUEST_ID = istr("X-Request-ID")
+_EXPECT = istr("Expect")
+_X_REQUEST_ID = istr(X_REQUEST_ID)
 _KEPT_HEADERS = (hdrs.ALLOW, hdrs.RETRY_AFTER, hdrs.WWW_AUTHENTICATE)
 _METHODS = frozenset(hdrs.METH_ALL)
 _ERROR = 400
@@ -46,6 +47,7 @@ class Edge:
         self._access_log = access_log
         self._routes: dict[web.AbstractRoute, RouteMeters] = {}
         self._unmatched: dict[str, RouteMeters] = {}
+        self._fixed: dict[tuple[str, str], web.UrlMappingMatchInfo] = {}
         self._id_prefix = f"req_{token_hex(6)}"
         self._next_id = count(1).__next__
         self._try_later_logged_at = float("-inf")
@@ -66,8 +68,15 @@ class Edge:
         ):
             request_id = f"{self._id_prefix}{self._next_id():08x}"
         request[REQUEST_ID] = request_id
+        place = (request.method, request.raw_path)
+        match = self._fixed.get(place)
         try:
-            response = await handler(request)
+            if match is not None and _EXPECT not in request.headers:
+                request._match_info = match
+                response = await match.handler(request)
+            else:
+                response = await handler(request)
+                self._remember(place, _match(request))
         except _FAILURES as failure:
             response = self._failed(request, request_id, failure)
         meters = self._meters(request)
@@ -78,6 +87,15 @@ class Edge:
         if self._access_log:
             self._log.debug("request answered", **self._facts(request, response.status))
         return response
+
+    def _remember(self, place: tuple[str, str], match: web.UrlMappingMatchInfo | None) -> None:
+        """Keep where a fixed path leads: resolving it again would cost a tenth of the whole request.
+
+        Only paths as they were registered are kept, so what callers make up takes no room.
+        """
+        resource = match.route.resource if match is not None else None
+        if match is not None and isinstance(resource, web.PlainResource) and resource.canonical == place[1]:
+            self._fixed[place] = match
 
     def unforeseen(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
         """The answer when a handler crashed (500) or the request was no HTTP (400); the connection closes after it."""
@@ -94,9 +112,12 @@ class Edge:
         return response
 
     def _finish(self, response: web.StreamResponse, request_id: str) -> None:
-        headers = response.headers
-        headers[_X_REQUEST_ID] = request_id
-        headers[hdrs.SERVER] = SERVER  # aiohttp would name itself and its version
+        if isinstance(response, JsonAnswer):
+            response.request_id = request_id
+        else:
+            headers = response.headers
+            headers[_X_REQUEST_ID] = request_id
+            headers[hdrs.SERVER] = SERVER  # aiohttp would name itself and its version
         if self.draining:
             response.force_close()
 

@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import hdrs, web
 from msgspec import Struct
 
-from router.edge.errors import PROBLEM_JSON, ProblemBody
+from router.edge.errors import PROBLEM_JSON, Problem, ProblemBody, render
 from router.edge.idempotency import HEADER as IDEMPOTENCY_KEY
 from router.edge.idempotency import KEY_CHARACTERS_MAX
 from router.edge.usecase import JSON
@@ -258,10 +258,15 @@ def _error_statuses(operation: Operation) -> set[int]:
 
 def _problems(documented: list[tuple[str, str, Operation]]) -> Node:
     statuses = {status for _, _, operation in documented for status in _error_statuses(operation)}
-    content = {PROBLEM_JSON: {"schema": _PROBLEM}}
-    problems: Node = {"Problem": {"description": "Any other error", "content": content}}
+    content: Node = {"schema": _PROBLEM}
+    problems: Node = {"Problem": {"description": "Any other error", "content": {PROBLEM_JSON: content}}}
     for status in sorted(statuses):
-        problems[f"Problem{status}"] = {"description": HTTPStatus(status).phrase, "content": content}
+        phrase = HTTPStatus(status).phrase
+        example = msgspec.json.decode(render(Problem(status, phrase.lower()), path="/", request_id="req_1").body)
+        problems[f"Problem{status}"] = {
+            "description": phrase,
+            "content": {PROBLEM_JSON: {**content, "example": example}},
+        }
     return problems
 
 

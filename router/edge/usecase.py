@@ -28,7 +28,7 @@ class RequestHeaders(Struct, frozen=True, kw_only=True, gc=False):
     trace: str = ""
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, gc=False):
     """An answer: JSON unless `headers` names another `Content-Type`."""
 
     status: int

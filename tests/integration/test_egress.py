@@ -13,12 +13,13 @@ import pytest
 
 from actors.adapters.http.egress import HttpEgress, printable
 from actors.core.addresses import Guard
+from actors.core.outcome import Answered, Failed
 from actors.core.policy import Webhook
 from actors.core.signing import Dispatch, delivery_headers
-from actors.core.outcome import Answered, Failed
 from actors.ports import OutboundRequest
+from tests.support.behaviours import OK, Hang, Reply, Reset, redirect
 from tests.support.child import ROOT
-from tests.support.sink import OK, Hang, Reply, Reset, Sink, redirect
+from tests.support.sink import Sink
 
 LOOPBACK = Guard(loopback_allowed=True)
 HEADERS = {"Content-Type": "application/json", "X-Mine": "1"}

@@ -16,7 +16,8 @@ from actors.adapters.http.egress import ANSWER_BYTES_MAX, HttpEgress
 from actors.core.addresses import Guard
 from actors.core.outcome import Answered, Failed
 from actors.ports import OutboundRequest
-from tests.support.sink import Drip, Flood, GzipBomb, Hang, Raw, Reply, Reset, Sink
+from tests.support.behaviours import Drip, Flood, GzipBomb, Hang, Raw, Reply, Reset
+from tests.support.sink import Sink
 
 PAGE_BYTES = 4096
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.support.behaviours import OK, Drip, Hang, Reply, Reset, behaviour_of
 from tests.support.child import Child
-from tests.support.sink import OK, Drip, Hang, Reply, Reset, Sink, behaviour_of
+from tests.support.sink import Sink
 from tests.support.until import NeverHappened, until
 
 

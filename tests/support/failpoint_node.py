@@ -15,9 +15,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
-from actors.ports import Claimed, ClosedBatch
+from actors.ports import Claim, Claimed, ClosedBatch, Settle
 from router.app import Node
 from router.lifecycle import NodeFactory, run
 from router.settings import Settings, load
@@ -111,10 +112,10 @@ class Wrapped:
         hook = self._hooks.get(name)
         if hook is None:
             return method
-        return lambda *words, **named: hook(lambda: method(*words, **named))
+        return lambda *words, **named: hook(partial(method, *words, **named))
 
 
-Call = Callable[[], Any]
+Call = partial[Any]
 
 
 async def outcome(call: Call) -> Any:
@@ -143,19 +144,18 @@ def wrap_store(store: object, points: Failpoints) -> Any:
             points.hit("after_close")
         return answers
 
-    async def claim(call: Call) -> object:
-        points.hit("before_claim")
+    async def work(call: Call) -> object:
+        requests = call.args[0]
+        if any(isinstance(request, Claim) for request in requests):
+            points.hit("before_claim")
         answers = await outcome(call)
         if any(isinstance(answer, Claimed) for answer in answers):
             points.hit("after_claim")
+        if any(isinstance(request, Settle) for request in requests):
+            points.hit("after_settle")
         return answers
 
-    async def settle(call: Call) -> object:
-        answer = await outcome(call)
-        points.hit("after_settle")
-        return answer
-
-    return Wrapped(store, {"append": append, "close": close, "claim": claim, "settle": settle})
+    return Wrapped(store, {"append": append, "close": close, "work": work})
 
 
 def wrap_egress(egress: object, points: Failpoints) -> Any:

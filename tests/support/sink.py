@@ -3,7 +3,7 @@
 Runs inside a test (`async with Sink() as sink`) or as a process of its own (`python -m tests.support.sink`, which
 prints its URL and keeps a JSON line per request in `--log`). Listens on loopback only.
 What it answers, in this order: `sink.next(…)` for whoever comes next, `sink.on(path, …)`, the language of paths in
-`behaviour_of`, else 200 and `{"ok":true}`.
+`behaviours.behaviour_of`, else 200 and `{"ok":true}`.
 """
 
 from __future__ import annotations
@@ -27,68 +27,20 @@ from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, cast
-from urllib.parse import parse_qsl, urlsplit
+from typing import Self, cast
 
 from msgspec import Struct
 
+from tests.support.behaviours import Behaviour, Drip, Flood, GzipBomb, Hang, Raw, Reply, Reset, behaviour_of
 from tests.support.until import NeverHappened
+
+__all__ = ["Drip", "Flood", "GzipBomb", "Hang", "Raw", "Received", "Reply", "Reset", "Sink"]
 
 FLOOD_CHUNK = b"x" * 65536
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
 REQUEST_BYTES_MAX = 64 * 1024 * 1024
 CLOSE_WITH_RST = struct.pack("ii", 1, 0)
 """SO_LINGER on with 0 seconds: close() drops what is unsent and sends RST."""
-
-
-class Reply(Struct, frozen=True, kw_only=True):
-    """An ordinary answer, after `delay_s`; `close` ends the connection after it."""
-
-    status: int = 200
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b'{"ok":true}'
-    delay_s: float = 0.0
-    close: bool = False
-
-
-class Hang(Struct, frozen=True):
-    """Read the request, never answer."""
-
-
-class Drip(Struct, frozen=True, kw_only=True):
-    """Answer one byte every `every_s`, from the status line on or only the body; the body never ends."""
-
-    part: Literal["head", "body"] = "body"
-    status: int = 200
-    every_s: float = 0.2
-
-
-class Reset(Struct, frozen=True):
-    """RST: as soon as the request's head is in, or in the middle of the answer's body."""
-
-    when: Literal["request", "answer"] = "request"
-
-
-class Flood(Struct, frozen=True):
-    """A 200 with a body of `size_bytes`, as fast as it is taken."""
-
-    size_bytes: int = 300_000_000
-
-
-class GzipBomb(Struct, frozen=True):
-    """A 200 whose small gzip body inflates to `inflated_bytes`."""
-
-    inflated_bytes: int = 160 * 1024 * 1024
-
-
-class Raw(Struct, frozen=True):
-    """These bytes and nothing else, then (unless `close` is off) the end: for answers that are not HTTP."""
-
-    data: bytes
-    close: bool = True
-
-
-Behaviour = Reply | Hang | Drip | Reset | Flood | GzipBomb | Raw
 
 
 class Received(Struct, frozen=True, kw_only=True):
@@ -103,53 +55,8 @@ class Received(Struct, frozen=True, kw_only=True):
     connection: int
 
 
-def redirect(to: str, status: int = 302) -> Reply:
-    """An answer that points elsewhere."""
-    return Reply(status=status, headers=(("Location", to),))
-
-
-def behaviour_of(path: str, turn: int) -> Behaviour:
-    """What a path asks for, so that a sink in another process can be scripted; `turn` counts the calls of this path.
-
-    `/status/503?retry-after=3` `/script/503,503,200/any` (the last one stays) `/delay/0.5` `/hang` `/drip`
-    `/drip-head` `/reset` `/reset-answer` `/flood` `/gzip` `/redirect?to=http://…`; anything else is 200.
-    """
-    parts = urlsplit(path)
-    query = dict(parse_qsl(parts.query))
-    match parts.path.strip("/").split("/"):
-        case ["status", status, *_]:
-            return Reply(status=int(status), headers=_retry_after(query))
-        case ["script", statuses, *_]:
-            known = statuses.split(",")
-            return Reply(status=int(known[min(turn, len(known) - 1)]), headers=_retry_after(query))
-        case ["delay", seconds, *_]:
-            return Reply(delay_s=float(seconds))
-        case ["redirect", *_]:
-            return redirect(query["to"])
-        case [name, *_] if name in NAMED:
-            return NAMED[name]
-        case _:
-            return OK
-
-
-def _retry_after(query: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    return (("Retry-After", query["retry-after"]),) if "retry-after" in query else ()
-
-
-OK = Reply()
-NAMED: dict[str, Behaviour] = {
-    "hang": Hang(),
-    "drip": Drip(),
-    "drip-head": Drip(part="head"),
-    "reset": Reset(),
-    "reset-answer": Reset("answer"),
-    "flood": Flood(),
-    "gzip": GzipBomb(),
-}
-
-
 class Sink:
-    """The receiver. `minimal` keeps counts only and always answers 200: for benchmarks."""
+    """The receiver. `minimal` counts and always answers 200, for benchmarks; without `keep` only the log remembers."""
 
     def __init__(
         self,
@@ -159,6 +66,7 @@ class Sink:
         minimal: bool = False,
         log: Path | None = None,
         tls: ssl.SSLContext | None = None,
+        keep: bool = True,
     ) -> None:
         self.requests: list[Received] = []
         self.count = 0
@@ -172,6 +80,7 @@ class Sink:
         self._host = host
         self._port = port
         self._tls = tls
+        self._keep = keep
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if log else None
         self._server: asyncio.Server | None = None
         self._live: set[_Connection] = set()
@@ -263,7 +172,8 @@ class Sink:
 
     def take(self, request: Received) -> Behaviour:
         """Write a request down and say how to answer it."""
-        self.requests.append(request)
+        if self._keep:
+            self.requests.append(request)
         self.count += 1
         if self._log is not None:
             os.write(self._log, _line(request))
@@ -506,7 +416,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="append one JSON line per request to this file")
     parser.add_argument("--minimal", action="store_true", help="count only, always 200: for benchmarks")
     chosen = parser.parse_args()
-    asyncio.run(_serve(Sink(port=chosen.port, minimal=chosen.minimal, log=chosen.log)))
+    asyncio.run(_serve(Sink(port=chosen.port, minimal=chosen.minimal, log=chosen.log, keep=False)))
 
 
 if __name__ == "__main__":

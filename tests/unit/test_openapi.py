@@ -11,6 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from actors.core.policy import Message
 from router.edge.body import JsonBody
+from router.edge.errors import ProblemBody
 from router.edge.handlers import body_endpoint, endpoint
 from router.edge.openapi import Operation, Text, Undocumented, build, freeze, routes
 from router.edge.paging import Page
@@ -139,7 +140,11 @@ def test_every_error_is_a_problem(app: web.Application) -> None:
         if status != "200":
             name = response["$ref"].rpartition("/")[2]
             content = document["components"]["responses"][name]["content"]
-            assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
+            assert set(content) == {"application/problem+json"}
+            problem = content["application/problem+json"]
+            assert problem["schema"] == {"$ref": "#/components/schemas/ProblemBody"}
+            if status != "default":
+                assert msgspec.convert(problem["example"], ProblemBody).status == int(status)
     shown = document["paths"]["/api/v1/buffers/{key}"]["get"]["responses"]
     assert shown["404"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Accepted"}
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.core.retry import Dead, Delivered, RetryIn, Verdict, decide
 from actors.core.outcome import Answered, Failed
+from actors.core.retry import Dead, Delivered, RetryIn, Verdict, decide
 
 NOW = 1_800_000_000.0
 MIDDLE = 0.5

@@ -15,7 +15,7 @@ from standardwebhooks import Webhook as Reference
 from actors.core.policy import Webhook
 from actors.core.signing import BadSecret, Dispatch, delivery_headers, sign, signing_key
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105  the specification's example
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03"
 HOOK = Webhook(url="https://example.com/hook", secret=SECRET)
 SECOND = Dispatch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, cast, get_args
 
 import msgspec
@@ -35,6 +36,9 @@ CRASHES_MAX = 5
 """Claims of one delivery that nobody lived to settle, before it is taken for poison."""
 DELIVERED_KEPT_MAX = 400
 """Records of delivered batches kept in each partition, whatever their time to live: about 100,000 in all."""
+
+ClaimAnswer = Claimed | Poisoned | NothingOpen | Fenced
+SettleAnswer = Next | NothingOpen | Fenced
 
 _STAGES: dict[Status | None, tuple[str, ...]] = {
     None: ("live", "dead", "done"),
@@ -74,16 +78,38 @@ class ValkeyDeliveries:
         self._runner = runner
         self._kept = kept
 
-    async def claim(self, claims: Sequence[Claim]) -> Sequence[Claimed | Poisoned | NothingOpen | Fenced]:
+    async def work(self, requests: Sequence[Claim | Settle]) -> Sequence[ClaimAnswer | SettleAnswer]:
+        """Settle and claim, both on their way before either is answered: one write, one wake-up."""
+        claims = [request for request in requests if isinstance(request, Claim)]
+        outcomes = [request for request in requests if isinstance(request, Settle)]
+        if not claims:
+            return await self.settle(outcomes)
+        if not outcomes:
+            return await self.claim(claims)
+        with (
+            closing(self._runner.begin("settle", *self._settle_call(outcomes))) as settling,
+            closing(self._runner.begin("claim", *self._claim_call(claims))) as claiming,
+        ):
+            settled = iter([_next(reply) for reply in await settling])
+            claimed = iter([_claimed(wish, reply) for wish, reply in zip(claims, await claiming, strict=True)])
+        return [next(claimed) if isinstance(request, Claim) else next(settled) for request in requests]
+
+    async def claim(self, claims: Sequence[Claim]) -> Sequence[ClaimAnswer]:
         """Take deliveries for one attempt each."""
+        replies = await self._runner.hot("claim", *self._claim_call(claims))
+        return [_claimed(wish, reply) for wish, reply in zip(claims, replies, strict=True)]
+
+    async def settle(self, outcomes: Sequence[Settle]) -> Sequence[SettleAnswer]:
+        """Write how attempts ended; an attempt that is settled already is NothingOpen."""
+        return [_next(reply) for reply in await self._runner.hot("settle", *self._settle_call(outcomes))]
+
+    def _claim_call(self, claims: Sequence[Claim]) -> tuple[list[str], list[Any]]:
         arguments: list[Any] = [CRASHES_MAX, self._kept.dead_ms]
         for wish in claims:
             arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id)
-        replies = await self._runner.hot("claim", owners_of(claims), arguments)
-        return [_claimed(wish, reply) for wish, reply in zip(claims, replies, strict=True)]
+        return owners_of(claims), arguments
 
-    async def settle(self, outcomes: Sequence[Settle]) -> Sequence[Next | NothingOpen | Fenced]:
-        """Write how attempts ended; an attempt that is settled already is NothingOpen."""
+    def _settle_call(self, outcomes: Sequence[Settle]) -> tuple[list[str], list[Any]]:
         arguments: list[Any] = [self._kept.delivered_ms, self._kept.dead_ms, DELIVERED_KEPT_MAX]
         for of in outcomes:
             arguments += (
@@ -95,8 +121,7 @@ class ValkeyDeliveries:
                 of.log,
                 of.retry_in_ms,
             )
-        replies = await self._runner.hot("settle", owners_of(outcomes), arguments)
-        return [_next(reply) for reply in replies]
+        return owners_of(outcomes), arguments
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Next | NothingOpen | Fenced]:
         """Give claimed deliveries back untried, or put ready ones off."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from actors.adapters.valkey.keys import OWNERS, PREFIXES
 from actors.adapters.valkey.runner import Runner
 from actors.ports import Census, DueBatch, Owner, Ready
+
+NO_SKIP: Mapping[int, int] = MappingProxyType({})
 
 
 class ValkeyPartitions:
@@ -41,13 +44,13 @@ class ValkeyPartitions:
         await self._runner.hot("resign", [OWNERS[partition] for partition, _ in held], arguments)
 
     async def sweep(
-        self, partitions: Sequence[int], ahead_ms: int, limit: int
+        self, partitions: Sequence[int], ahead_ms: int, limit: int, skip: Mapping[int, int] = NO_SKIP
     ) -> tuple[Sequence[DueBatch], Sequence[Ready]]:
-        """What falls due within `ahead_ms`."""
+        """What falls due within `ahead_ms`; of a partition's ready rows the first `skip` are passed over."""
         if not partitions:
             return [], []
-        prefixes = [PREFIXES[partition] for partition in partitions]
-        reply = await self._runner.cold("sweep", (OWNERS[partitions[0]],), [ahead_ms, limit, *prefixes])
+        named = [item for partition in partitions for item in (PREFIXES[partition], skip.get(partition, 0))]
+        reply = await self._runner.cold("sweep", (OWNERS[partitions[0]],), [ahead_ms, limit, *named])
         due: list[DueBatch] = []
         ready: list[Ready] = []
         for index, batches, deliveries in reply:

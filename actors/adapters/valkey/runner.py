@@ -3,7 +3,8 @@ lane, so that a long list never stands in front of a write."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from actors.ports import ListCursor
 
 ROWS_LOOKED_AT_MAX = 5_000
 """A page of a list looks at no more rows than this in one call, so that it never stalls other requests."""
+_SCORE = re.compile(r"[0-9]{0,16}")
 
 
 class OfPartition(Protocol):
@@ -51,6 +53,10 @@ class Runner:
         """Run a script that writes; its keys name the partitions it touches."""
         return await self._hot.script(self._scripts[name], keys, arguments)
 
+    def begin(self, name: str, keys: list[str], arguments: list[Any]) -> Coroutine[Any, Any, Any]:
+        """Like `hot`, but on its way when this returns; to be awaited or closed."""
+        return self._hot.begin(self._scripts[name], keys, arguments)
+
     async def cold(self, name: str, keys: Sequence[str], arguments: list[Any]) -> Any:
         """Run a script that only looks."""
         return await self._cold.script(self._scripts[name], list(keys), arguments)
@@ -60,8 +66,13 @@ class Runner:
         return await self._cold.call(*command)
 
     async def page(self, walk: Walk, cursor: ListCursor, limit: int) -> tuple[list[tuple[int, Any]], ListCursor | None]:
-        """Rows of one index from the cursor on, each with its partition; and where to go on, None at the end."""
+        """Rows of one index from the cursor on, each with its partition; and where to go on, None at the end.
+
+        Cursors come from outside: one that leads nowhere is at the end.
+        """
         first = cursor.partition
+        if not (0 <= first <= walk.last_partition and _SCORE.fullmatch(cursor.score)):
+            return [], None
         prefixes = PREFIXES[first : walk.last_partition + 1]
         fixed = [walk.index, limit, ROWS_LOOKED_AT_MAX, cursor.score, cursor.name, walk.status, walk.kid]
         rows, goes_on, score, name = await self.cold("page", (OWNERS[first],), [*fixed, *prefixes])

@@ -3,8 +3,8 @@
 --   m:<kid>     HASH  the open batch of a key: k key, n messages, b bytes, f first ms, d deadline ms,
 --                     p policy (JSON), h host, t traceparent
 --   b:<kid>     LIST  its messages: id, received ms, payload, id, ...
---   i:<window>  SET   message ids taken in one dedupe window; two windows are looked at, each expires by itself
---   j:<kid>     SET   message ids of an open batch that may outlive the dedupe window
+--   i:<window>  SET   message ids taken in one dedupe window; two windows are looked at, each expires by itself;
+--                     an open batch older than the windows is looked through itself
 --   open        ZSET  kid -> deadline ms
 --   o:<id>      LIST  a frozen batch, as b:<kid>; never changes again
 --   d:<id>      HASH  a delivery: kid, k key, st status, n messages, r reason, c created ms, p policy, h host,
@@ -29,7 +29,7 @@ end
 -- Turn the open batch into a delivery. True when no earlier batch of the key is in its way.
 local function freeze(p, kid, id, reason, now, batch)
   redis.call('RENAME', p .. 'b:' .. kid, p .. 'o:' .. id)
-  redis.call('UNLINK', p .. 'm:' .. kid, p .. 'j:' .. kid)
+  redis.call('UNLINK', p .. 'm:' .. kid)
   redis.call('ZREM', p .. 'open', kid)
   redis.call('HSET', p .. 'd:' .. id, 'kid', kid, 'k', batch.key, 'st', 'pending', 'n', batch.n, 'r', reason,
     'c', now, 'p', batch.policy, 'h', batch.host, 't', batch.trace, 'a', 0, 'x', 0, 'f', 0)

@@ -17,15 +17,22 @@ local function answer(n, b, deadline, code)
     n, b, code < 2 and n > 0 and math.max(deadline - now, 0) or 0, deadline, code
 end
 
+-- Whether an open batch holds the message; only looked at when the batch is older than what the windows remember.
+local function holds(batch, message_id)
+  for _, at in ipairs(redis.call('LPOS', batch, message_id, 'COUNT', 0)) do
+    if at % 3 == 0 then return true end
+  end
+  return false
+end
+
 for i = 2, #ARGV, 14 do
   local p, kid, dedupe = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   local wait, max_wait = tonumber(ARGV[i + 5]), tonumber(ARGV[i + 6])
-  local open, recent, own = p .. 'm:' .. kid, p .. 'i:' .. bucket, p .. 'j:' .. kid
+  local open, recent = p .. 'm:' .. kid, p .. 'i:' .. bucket
   local m = redis.call('HMGET', open, 'n', 'b', 'f', 'd')
   local n, b, first, deadline = tonumber(m[1] or 0), tonumber(m[2] or 0), tonumber(m[3] or now), tonumber(m[4] or 0)
-  local outlives = math.max(wait, max_wait) > window
   local seen = redis.call('SISMEMBER', p .. 'i:' .. (bucket - 1), dedupe) == 1
-    or (outlives and redis.call('SISMEMBER', own, dedupe) == 1)
+    or (now - first > window and holds(p .. 'b:' .. kid, ARGV[i + 2]))
     or redis.call('SADD', recent, dedupe) == 0
   if seen then
     answer(n, b, deadline, 1)
@@ -47,10 +54,6 @@ for i = 2, #ARGV, 14 do
       redis.call('HSET', open, 'k', ARGV[i + 9], 'n', n, 'b', b, 'f', first, 'd', deadline,
         'p', ARGV[i + 10], 'h', ARGV[i + 11], 't', ARGV[i + 12])
       if tonumber(m[4] or 0) ~= deadline then redis.call('ZADD', p .. 'open', deadline, kid) end
-      if outlives then
-        redis.call('SADD', own, dedupe)
-        redis.call('PEXPIRE', own, math.max(wait, max_wait) + window)
-      end
     elseif freeze(p, kid, ARGV[i + 13], code == 2 and 'size' or 'bytes', now,
         {key = ARGV[i + 9], n = n, policy = ARGV[i + 10], host = ARGV[i + 11], trace = ARGV[i + 12]}) then
       code = code + 4

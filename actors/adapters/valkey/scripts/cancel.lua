@@ -8,6 +8,6 @@ local fence = fenced(p, ARGV[2])
 if fence then return fence end
 local n = redis.call('HGET', p .. 'm:' .. kid, 'n')
 if not n then return {'NONE'} end
-redis.call('UNLINK', p .. 'm:' .. kid, p .. 'b:' .. kid, p .. 'j:' .. kid)
+redis.call('UNLINK', p .. 'm:' .. kid, p .. 'b:' .. kid)
 redis.call('ZREM', p .. 'open', kid)
 return {'OK', tonumber(n)}

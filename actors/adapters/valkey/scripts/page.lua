@@ -14,6 +14,15 @@ local status, kid = ARGV[6], ARGV[7]
 local now = now_ms()
 local rows = {}
 
+-- The order of a sorted set's members is that of their bytes; Lua's own `>` goes by the server's locale.
+local function comes_after(a, b)
+  for at = 1, math.min(#a, #b) do
+    local x, y = a:byte(at), b:byte(at)
+    if x ~= y then return x > y end
+  end
+  return #a > #b
+end
+
 local function row_of(index, p, name, score)
   if list == 'open' then
     local m = redis.call('HMGET', p .. 'm:' .. name, 'k', 'n', 'b')
@@ -34,10 +43,10 @@ for i = 8, #ARGV do
     found = redis.call('ZRANGEBYSCORE', p .. list, score == '' and '-inf' or score, '+inf', 'WITHSCORES', 'LIMIT', skip, 100)
     for j = 1, #found, 2 do
       if #rows >= wanted or budget <= 0 then return {rows, i - 8, score, name} end
-      budget = budget - 1
       if found[j + 1] ~= score then skip = 0 end
       score, skip = found[j + 1], skip + 1
-      if score ~= passed_score or found[j] > passed_name then
+      if score ~= passed_score or comes_after(found[j], passed_name) then
+        budget = budget - 1
         name = found[j]
         rows[#rows + 1] = row_of(i - 8, p, name, tonumber(score))
       end

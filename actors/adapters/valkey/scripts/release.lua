@@ -9,16 +9,15 @@ local replies = {}
 local function release(p, epoch, id, in_ms)
   local fence = fenced(p, epoch)
   if fence then return fence end
-  local at = now + tonumber(in_ms)
+  local at, record = now + tonumber(in_ms), p .. 'd:' .. id
   if redis.call('ZREM', p .. 'busy', id) == 1 then
-    local record = p .. 'd:' .. id
     local failures = tonumber(redis.call('HGET', record, 'f'))
-    redis.call('HSET', record, 'st', failures > 0 and 'retrying' or 'pending', 'nx', at)
+    redis.call('HSET', record, 'st', failures > 0 and 'retrying' or 'pending')
     redis.call('HINCRBY', record, 'x', -1)
-    redis.call('ZADD', p .. 'ready', at, id)
-    return {'OK'}
+  elseif not redis.call('ZSCORE', p .. 'ready', id) then
+    return {'GONE'}
   end
-  if not redis.call('ZSCORE', p .. 'ready', id) then return {'GONE'} end
+  redis.call('HSET', record, 'nx', at)
   redis.call('ZADD', p .. 'ready', at, id)
   return {'OK'}
 end

@@ -25,4 +25,5 @@ end
 if d[1] ~= 'retrying' and d[1] ~= 'pending' then return {'STATE', d[1]} end
 if not redis.call('ZSCORE', p .. 'ready', id) then return {'OK', 0, d[3]} end
 redis.call('ZADD', p .. 'ready', now, id)
+redis.call('HSET', record, 'nx', now)
 return {'OK', 1, d[3]}

@@ -1,0 +1,82 @@
+"""Fixtures of the walks: one real node on one real Valkey for all of them, a webhook and a key for each test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from tests.conftest import NODES
+from tests.support.client import Client
+from tests.support.node import NodeProcess
+from tests.support.sink import Sink
+from tests.support.valkey import ValkeyServer
+
+RETRY_DELAY_S = 0.1
+MAX_RETRIES = 3
+WEBHOOK_TIMEOUT_S = 1.0
+SETTINGS = {
+    "RETRY_DELAY": f"{RETRY_DELAY_S}s",
+    "MAX_RETRIES": f"{MAX_RETRIES}",
+    "WEBHOOK_TIMEOUT": f"{WEBHOOK_TIMEOUT_S}s",
+    "NODE_ID": "walked",
+    "LOG_LEVEL": "debug",
+}
+
+
+@pytest.fixture(scope="session")
+def walk_store() -> Iterator[ValkeyServer]:
+    """The store of the walked node: nobody empties it while a test runs."""
+    server = ValkeyServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def walked(walk_store: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """The one node; use `node`."""
+    yield from running(tmp_path_factory.mktemp("walk") / "data", SETTINGS, walk_store)
+
+
+@pytest.fixture
+def node(walked: NodeProcess, request: pytest.FixtureRequest) -> NodeProcess:
+    """The node that all walks share. Its output is shown when the test fails. Don't crash or stop it."""
+    request.node.stash.setdefault(NODES, []).append(walked)
+    return walked
+
+
+@pytest.fixture
+def client(node: NodeProcess, http: aiohttp.ClientSession) -> Client:
+    """A client of it."""
+    return Client(http, node.url)
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[Sink]:
+    """A webhook of the test's own, and so a host of its own."""
+    async with Sink() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def key() -> str:
+    """A key that nobody else uses."""
+    return f"k-{uuid4().hex}"
+
+
+def running(data_dir: Path, settings: dict[str, str], store: ValkeyServer) -> Iterator[NodeProcess]:
+    """A started node, ended afterwards."""
+    node = NodeProcess(data_dir, settings, redis_url=store.url)
+    try:
+        with asyncio.Runner() as runner:
+            runner.run(node.start())
+        yield node
+    finally:
+        node.close()
