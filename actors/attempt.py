@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from actors.committer import Committer
 from actors.core import rendering, retry, signing, trace
+from actors.core.ids import partition_of
 from actors.core.outcome import Answered, Failed
 from actors.core.policy import Policy
 from actors.ownership import Ownership
@@ -132,6 +133,17 @@ class Attempts:
             log=self._log_line(Failed("internal error", 0.0)),
         )
         return await self._record(settle)
+
+    def has_in_hand(self, delivery_id: str) -> bool:
+        """Whether an attempt of this node has claimed the delivery and not settled it yet."""
+        return delivery_id in self.in_hand
+
+    async def give_back(self, delivery_id: str) -> None:
+        """Make a claimed delivery ready again, untried. Raises StoreAway."""
+        partition = partition_of(delivery_id)
+        epoch = self._ownership.epoch(partition)
+        if epoch:
+            await self._release(delivery_id, partition, epoch, 0.0)
 
     async def release_all(self) -> int:
         """Give back what is claimed and will not be settled by this node. Raises StoreAway."""

@@ -77,7 +77,7 @@ class Buffers:
         self._quarantine = Quarantine(clock)
         self._wheel: Wheel[Buffer] = Wheel(clock, self._deadline_reached)
         self._buffers: dict[str, Buffer] = {}
-        self.on_closed: Callable[[Ready], None] = lambda _ready: None
+        self.on_closed: Callable[[Ready], object] = lambda _ready: None
         """Told of each batch that may start; set once by the composition root."""
         self.on_stored: Callable[[Sequence[Entry]], None] = lambda _entries: None
         """Told of messages that were stored; set once by the composition root."""
@@ -98,8 +98,8 @@ class Buffers:
 
     @property
     def mailbox_depth(self) -> int:
-        """Messages that wait in mailboxes now."""
-        return self._dispatcher.waiting
+        """What buffer actors were asked and have not answered yet, and what waits to be received by one."""
+        return self._appends.depth + self._closes.depth + self._dispatcher.waiting
 
     @property
     def quarantined(self) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from actors.ports import Meters, Overloaded, StoreAway
@@ -55,12 +56,18 @@ class Committer(Generic[Q, A]):
         self._queue: deque[tuple[Q, int, Answer, float]] = deque()
         self._queued_bytes = 0
         self._calls = 0
+        self._under_way = 0
         self._armed = False
         self._last_batch = 0
         self._call_soon = asyncio.get_running_loop().call_soon
         self._new_future = asyncio.get_running_loop().create_future
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def depth(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self._queue) + self._under_way
 
     def submit(self, request: Q, size_bytes: int, answer: Answer) -> None:
         """Queue a request; `answer` is called once, in the order of submission. Raises Overloaded when full."""
@@ -104,40 +111,70 @@ class Committer(Generic[Q, A]):
         """Send what has gathered, in as many calls as the bounds want."""
         self._armed = False
         while self._queue and self._calls < CALLS_MAX:
-            batch: list[tuple[Q, int, Answer, float]] = []
+            batch: _Batch[Q] = _Batch()
             size = 0
-            while self._queue and len(batch) < BATCH_REQUESTS_MAX and size < BATCH_BYTES_MAX:
-                item = self._queue.popleft()
-                size += item[1]
-                batch.append(item)
+            while self._queue and len(batch.requests) < BATCH_REQUESTS_MAX and size < BATCH_BYTES_MAX:
+                request, size_bytes, answer, _ = self._queue.popleft()
+                size += size_bytes
+                batch.requests.append(request)
+                batch.unanswered.append(answer)
             self._queued_bytes -= size
-            self._last_batch = len(batch)
+            self._last_batch = len(batch.requests)
             self._calls += 1
-            self._supervisor.spawn(self._name, self._call(batch))
+            self._under_way += len(batch.requests)
+            try:
+                job = self._supervisor.spawn(self._name, self._call(batch))
+            except Overloaded as error:
+                self._calls -= 1
+                self._under_way -= len(batch.requests)
+                batch.answer_all([error] * len(batch.requests))
+            else:
+                job.add_done_callback(partial(self._ended, batch))
+        if not self._queue and self._calls == 0:
+            self._idle.set()
 
-    async def _call(self, batch: list[tuple[Q, int, Answer, float]]) -> None:
+    async def _call(self, batch: _Batch[Q]) -> None:
         started = self._clock.monotonic()
-        requests = [item[0] for item in batch]
         outcomes: Sequence[Any]
         try:
-            outcomes = await self._commit(requests)
+            outcomes = await self._commit(batch.requests)
         except (StoreAway, Overloaded) as error:
-            outcomes = [error] * len(batch)
-        except BaseException as error:
-            away = StoreAway(f"the write was not finished: {error!r}")
-            self._close_call(batch, [away] * len(batch))
-            raise
-        else:
-            self._meters.commit_operations.observe(len(batch))
+            batch.answer_all([error] * len(batch.requests))
+            return
+        try:
+            self._meters.commit_operations.observe(len(batch.requests))
             self._meters.commit_seconds.observe(self._clock.monotonic() - started)
-            self.on_committed(requests, outcomes)
-        self._close_call(batch, outcomes)
+            self.on_committed(batch.requests, outcomes)
+        finally:
+            batch.answer_all(outcomes)
 
-    def _close_call(self, batch: list[tuple[Q, int, Answer, float]], outcomes: Sequence[Any]) -> None:
+    def _ended(self, batch: _Batch[Q], job: asyncio.Task[None]) -> None:
+        """The call is over, however: who has no answer yet learns that nobody can know."""
         self._calls -= 1
-        for (_, _, answer, _), outcome in zip(batch, outcomes, strict=True):
-            answer(outcome)
-        if self._queue:
-            self._leave()
-        elif self._calls == 0:
-            self._idle.set()
+        self._under_way -= len(batch.requests)
+        if batch.unanswered:
+            why = "stopped" if job.cancelled() else repr(job.exception())
+            batch.answer_all([StoreAway(f"the write was not finished: {why}")] * len(batch.requests))
+        self._leave()
+
+
+class _Batch(Generic[Q]):
+    """What one call carries, and who waits for it."""
+
+    __slots__ = ("requests", "unanswered")
+
+    def __init__(self) -> None:
+        self.requests: list[Q] = []
+        self.unanswered: deque[Answer] = deque()
+
+    def answer_all(self, outcomes: Sequence[Any]) -> None:
+        """Give each caller its outcome, in order; one that raises at it takes no other's away."""
+        waiting, self.unanswered = self.unanswered, deque()
+        outcome = iter(outcomes)
+        try:
+            while waiting:
+                waiting.popleft()(next(outcome))
+        finally:
+            if waiting:
+                self.unanswered = waiting
+                self.answer_all(list(outcome))

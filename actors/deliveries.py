@@ -27,6 +27,7 @@ from actors.ports import (
     Next,
     NothingOpen,
     Ready,
+    StoreAway,
     WrongState,
 )
 from actors.runtime.wheel import Wheel
@@ -48,6 +49,7 @@ class Deliveries:
         self._ownership = ownership
         self._supervisor = tools.supervisor
         self._clock = tools.clock
+        self._journal = tools.journal
         self._meters = tools.meters
         self._hold_s = hold_s
         self._hosts: dict[str, Host] = {}
@@ -56,6 +58,7 @@ class Deliveries:
         self._wheel: Wheel[Ready] = Wheel(tools.clock, self._start_when_due)
         self._armed: set[str] = set()
         self._jobs: set[asyncio.Task[None]] = set()
+        self._orphans: set[str] = set()
         self._draining = False
 
     @property
@@ -126,16 +129,31 @@ class Deliveries:
             self._meters.deliveries["discarded"].inc()
         return outcome
 
+    async def give_back_orphans(self, claimed: Sequence[str]) -> None:
+        """Make claimed deliveries that no attempt here knows ready again: a store that lost the end of its log may
+        keep a claim and forget its outcome. Only what was an orphan the last time, too, is one: a claim's answer may
+        be on its way. Raises StoreAway."""
+        orphans = {name for name in claimed if not self._attempts.has_in_hand(name)}
+        lasting, self._orphans = orphans & self._orphans, orphans
+        for name in lasting:
+            await self._attempts.give_back(name)
+
     async def drain(self, within_s: float) -> None:
-        """Start nothing more, wait for what is under way, give back what did not finish. Raises StoreAway."""
+        """Start nothing more, wait for what is under way, give back what did not finish.
+
+        What cannot be given back because the store is away stays claimed: the next owner takes it over.
+        """
         self._draining = True
         if self._jobs:
             await asyncio.wait(self._jobs, timeout=within_s)
         for job in self._jobs:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
-        await self._attempts.release_all()
-        await self._attempts.drained()
+        try:
+            await self._attempts.release_all()
+            await self._attempts.drained()
+        except StoreAway as error:
+            self._journal.warning("deliveries not given back", reason=str(error))
 
     def _claim(self, delivery_id: str, partition: int) -> Claim:
         return Claim(partition=partition, epoch=self._ownership.epoch(partition), delivery_id=delivery_id)

@@ -40,7 +40,7 @@ class Wait(Struct, frozen=True):
 class Host:
     """One host's line. `hold_s`: how long a breaker may hold a delivery back."""
 
-    __slots__ = ("_breaker", "_hold_s", "_known", "_waiting", "name", "running", "wake_at")
+    __slots__ = ("_breaker", "_hold_s", "_known", "_probe", "_waiting", "name", "running", "wake_at")
 
     def __init__(self, name: str, hold_s: float) -> None:
         self.name = name
@@ -50,7 +50,15 @@ class Host:
         self._hold_s = hold_s
         self._breaker: breaker.Breaker = breaker.CLOSED
         self._waiting: deque[tuple[Ready, float]] = deque()
-        self._known: set[str] = set()
+        self._known: dict[str, bool] = {}
+        """What waits (True) or runs."""
+        self._probe = ""
+        """The delivery whose outcome the breaker waits for."""
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing waits or runs."""
+        return not self._known
 
     @property
     def idle(self) -> bool:
@@ -68,34 +76,48 @@ class Host:
             return True
         if len(self._waiting) >= WAITING_MAX:
             return False
-        self._known.add(ready.delivery_id)
+        self._known[ready.delivery_id] = True
         self._waiting.append((ready, now))
         return True
+
+    def waits(self, delivery_id: str) -> bool:
+        """Whether a delivery is in the line, and has not started."""
+        return self._known.get(delivery_id, False)
 
     def next(self, now: float) -> Start | Wait | None:
         """The next delivery to attempt, taken out of the line; or until when to wait; or nothing to do."""
         if not self._waiting or self.running >= STARTED_MAX:
             return None
+        ready, since = self._waiting[0]
         probe = False
         verdict = breaker.may_start(self._breaker, now)
         if isinstance(verdict, breaker.Hold):
-            forced_at = self._waiting[0][1] + self._hold_s
+            forced_at = since + self._hold_s
             if now < forced_at:
                 return Wait(min(verdict.until, forced_at))
         elif isinstance(verdict, breaker.Probe):
             self._breaker = verdict.state
+            self._probe = ready.delivery_id
             probe = True
+        self._waiting.popleft()
+        self._known[ready.delivery_id] = False
         self.running += 1
-        return Start(self._waiting.popleft()[0], probe)
+        return Start(ready, probe)
 
     def report(self, outcome: Answered | Failed, now: float, *, probe: bool) -> None:
         """Learn from an attempt's outcome."""
+        if probe:
+            self._probe = ""
         if breaker.counts_against(outcome):
             self._breaker = breaker.on_failure(self._breaker, now, probe=probe)
         else:
             self._breaker = breaker.on_success(self._breaker)
 
     def finished(self, delivery_id: str) -> None:
-        """An attempt has come to its end, however."""
+        """An attempt has come to its end, however. A probe that brought no outcome leaves its place to the next."""
         self.running -= 1
-        self._known.discard(delivery_id)
+        self._known.pop(delivery_id, None)
+        if delivery_id == self._probe:
+            self._probe = ""
+            if isinstance(self._breaker, breaker.HalfOpen):
+                self._breaker = breaker.Open(0.0, self._breaker.open_s)

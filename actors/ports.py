@@ -252,11 +252,12 @@ class Owner(Struct, frozen=True):
 
 
 class Census(Struct, frozen=True):
-    """How much waits in the store."""
+    """How much waits in the store, and which deliveries are claimed (the oldest hundred of each partition)."""
 
     open_batches: int
     undelivered: int
     oldest_waiting_ms: int
+    claimed: Sequence[str] = ()
 
 
 class BatchStore(Protocol):

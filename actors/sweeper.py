@@ -81,6 +81,7 @@ class Sweeper:
         census = await self._store.census(self._ownership.held())
         meters.open_batches.set(census.open_batches)
         meters.oldest_waiting_seconds.set(census.oldest_waiting_ms / 1000)
+        await self._deliveries.give_back_orphans(census.claimed)
         meters.mailbox_depth.set(self._buffers.mailbox_depth)
         meters.quarantined.set(self._buffers.quarantined)
         meters.breaker_open.set(self._deliveries.open_breakers)

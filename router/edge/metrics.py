@@ -124,7 +124,9 @@ class Metrics:
         )
 
     def _add_runtime(self) -> None:
-        self.mailbox_depth: ports.Gauge = self._gauge("buzon_mailbox_depth", "Messages waiting in the fullest mailbox.")
+        self.mailbox_depth: ports.Gauge = self._gauge(
+            "buzon_mailbox_depth", "Asks that buffer actors have not answered yet."
+        )
         self.loop_lag_seconds: ports.Histogram = self._histogram(
             "buzon_loop_lag_seconds", "How late the event loop ran a timer.", _FAST_S
         )

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from actors.host import STARTED_MAX
 from tests.conftest import NodeFactory
 from tests.support.client import Client, quoted
 from tests.support.node import NodeProcess
@@ -20,8 +21,8 @@ from tests.support.valkey import ValkeyServer
 
 KEYS = [f"key {number}/ñ" for number in range(20)]
 QUICK = {"RETRY_DELAY": "100ms"}
-IN_FLIGHT_MAX = 16
-"""Requests that can be out to one host at once: as many may come twice for each crash of the node."""
+IN_FLIGHT_MAX = STARTED_MAX
+"""Attempts that can be under way to one host: as many may come twice for each crash of the node."""
 
 
 @pytest.fixture

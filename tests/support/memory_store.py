@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct, field
@@ -167,13 +167,13 @@ class MemoryStore:
         """BatchStore. One page holds all."""
         return await self.faults.call("list_open", [cursor], lambda: ([*map(self._row, self.open.values())], None))
 
-    async def claim(self, claims: Sequence[Claim]) -> Sequence[Claimed | Poisoned | NothingOpen | Fenced]:
-        """DeliveryStore."""
-        return await self.faults.call("claim", claims, lambda: [self._claim(wish) for wish in claims])
-
-    async def settle(self, outcomes: Sequence[Settle]) -> Sequence[Next | NothingOpen | Fenced]:
-        """DeliveryStore."""
-        return await self.faults.call("settle", outcomes, lambda: [self._settle(of) for of in outcomes])
+    async def work(
+        self, requests: Sequence[Claim | Settle]
+    ) -> Sequence[Claimed | Poisoned | Next | NothingOpen | Fenced]:
+        """DeliveryStore. For `faults` a call of claims only is a `claim`, one of settles only a `settle`."""
+        kinds = {type(request) for request in requests}
+        name = "claim" if kinds == {Claim} else "settle" if kinds == {Settle} else "work"
+        return await self.faults.call(name, requests, lambda: [self._work(request) for request in requests])
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Next | NothingOpen | Fenced]:
         """DeliveryStore."""
@@ -235,9 +235,9 @@ class MemoryStore:
         await self.faults.call("resign", held, perform)
 
     async def sweep(
-        self, partitions: Sequence[int], ahead_ms: int, limit: int
+        self, partitions: Sequence[int], ahead_ms: int, limit: int, skip: Mapping[int, int]
     ) -> tuple[Sequence[DueBatch], Sequence[Ready]]:
-        """PartitionStore. `limit` counts rows of one partition."""
+        """PartitionStore. `limit` counts rows of one partition, from the one after those to `skip` on."""
 
         def perform() -> tuple[Sequence[DueBatch], Sequence[Ready]]:
             now, held = self.now_ms(), set(partitions)
@@ -255,7 +255,7 @@ class MemoryStore:
             rows: list[Ready] = []
             for row in ready:
                 taken[row.partition] += 1
-                if taken[row.partition] <= limit:
+                if 0 < taken[row.partition] - skip.get(row.partition, 0) <= limit:
                     rows.append(row)
             return due, rows
 
@@ -324,6 +324,9 @@ class MemoryStore:
         if wish.deadline_ms is not None and batch.deadline_ms > wish.deadline_ms:
             return NotDue(max(batch.deadline_ms - self.now_ms(), 0), batch.deadline_ms)
         return self._freeze(wish.kid, wish.batch_id, wish.reason)
+
+    def _work(self, request: Claim | Settle) -> Claimed | Poisoned | Next | NothingOpen | Fenced:
+        return self._claim(request) if isinstance(request, Claim) else self._settle(request)
 
     def _claim(self, wish: Claim) -> Claimed | Poisoned | NothingOpen | Fenced:
         if fence := self._fence(wish.partition, wish.epoch):

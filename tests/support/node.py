@@ -34,7 +34,10 @@ class Stopped(NamedTuple):
 
 
 class NodeProcess:
-    """One node on one data directory. `start` again after a crash or a stop: same port, same data, same log files."""
+    """One node on one data directory. `start` again after a crash or a stop: same port, same data, same log files.
+
+    `program` is what Python runs for it.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class NodeProcess:
         *,
         redis_url: str | None = None,
         failpoints: str = "",
+        program: Sequence[str] = SERVE,
         cores: Sequence[int] = (),
     ) -> None:
         self.data_dir = data_dir
@@ -50,6 +54,7 @@ class NodeProcess:
         self.failpoints = failpoints
         self.environment = dict(environment or {})
         self._redis_url = redis_url
+        self._program = program
         self._cores = cores
         self._child: Child | None = None
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,7 @@ class NodeProcess:
     def launch(self) -> None:
         """Start it without waiting for anything: for nodes that are expected to refuse."""
         assert self._child is None or self._child.exit_code is not None, "the node runs already"
-        program = SERVE_WITH_FAILPOINTS if self.failpoints else SERVE
+        program = SERVE_WITH_FAILPOINTS if self.failpoints else self._program
         settings = {"APP_HOST": "127.0.0.1", "PORT": str(self.port), "DATA_DIR": str(self.data_dir)}
         if self._redis_url is not None:
             settings["REDIS_URL"] = self._redis_url

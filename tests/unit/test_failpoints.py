@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from actors.ports import Claimed, ClosedBatch, NothingOpen
+from actors.ports import Claim, Claimed, ClosedBatch, NothingOpen, Settle
 from tests.support.failpoint_node import FailpointReached, Failpoints, parse, wrap_egress, wrap_store
 
 
@@ -25,6 +25,9 @@ CLOSED = ClosedBatch("d", 1, "host", "size", True)
 OPEN = Took(closed=None)
 FULL = Took(closed=CLOSED)
 NOTHING = NothingOpen()
+CLAIM_TAKEN = Claim(partition=0, epoch=1, delivery_id="d")
+CLAIM_LOST = Claim(partition=0, epoch=1, delivery_id="gone")
+SETTLE = Settle(partition=0, epoch=1, delivery_id="d", attempt=1, status="delivered", log=b"{}")
 
 
 class Store:
@@ -33,13 +36,13 @@ class Store:
     async def append(self, entries: list[Took], *, times: int = 1) -> list[Took]:
         return entries * times
 
-    def claim(self, claims: list[object]) -> Awaitable[list[object]]:
+    def work(self, requests: list[object]) -> Awaitable[list[object]]:
         future: asyncio.Future[list[object]] = asyncio.get_running_loop().create_future()
-        future.set_result(claims)
+        future.set_result([CLAIMED if request == CLAIM_TAKEN else NOTHING for request in requests])
         return future
 
-    def settle(self, outcomes: list[object]) -> list[object]:
-        return outcomes
+    def cancel(self, dropped: list[object]) -> list[object]:
+        return dropped
 
     async def close(self, closes: list[object]) -> list[object]:
         return closes
@@ -69,8 +72,8 @@ async def test_an_unarmed_port_is_the_port() -> None:
     store = wrap_store(Store(), points(""))
 
     assert await store.append([OPEN], times=2) == [OPEN, OPEN]
-    assert await store.claim([CLAIMED]) == [CLAIMED]
-    assert await store.settle([NOTHING]) == [NOTHING]
+    assert await store.work([CLAIM_TAKEN, SETTLE]) == [CLAIMED, NOTHING]
+    assert store.cancel([NOTHING]) == [NOTHING]
     assert store.partitions() == "all"
 
 
@@ -81,9 +84,9 @@ async def test_an_unarmed_port_is_the_port() -> None:
         ("after_append", "append", OPEN),
         ("after_close", "append", FULL),
         ("after_close", "close", CLOSED),
-        ("before_claim", "claim", NOTHING),
-        ("after_claim", "claim", CLAIMED),
-        ("after_settle", "settle", NOTHING),
+        ("before_claim", "work", CLAIM_LOST),
+        ("after_claim", "work", CLAIM_TAKEN),
+        ("after_settle", "work", SETTLE),
     ],
 )
 async def test_a_step_of_the_store_fails_where_it_is_armed(step: str, call: str, answer: object) -> None:
@@ -96,13 +99,18 @@ async def test_a_step_of_the_store_fails_where_it_is_armed(step: str, call: str,
 
 @pytest.mark.parametrize(
     ("step", "call", "answer"),
-    [("after_close", "append", OPEN), ("after_close", "close", NOTHING), ("after_claim", "claim", NOTHING)],
+    [
+        ("after_close", "append", OPEN),
+        ("after_close", "close", NOTHING),
+        ("after_claim", "work", CLAIM_LOST),
+        ("after_settle", "work", CLAIM_TAKEN),
+    ],
 )
 async def test_what_did_not_happen_is_no_hit(step: str, call: str, answer: object) -> None:
     """A batch that stayed open was not closed, and a claim that got nothing took nothing."""
     store = wrap_store(Store(), points(f"{step}:raise"))
 
-    assert await getattr(store, call)([answer]) == [answer]
+    assert len(await getattr(store, call)([answer])) == 1
 
 
 async def test_only_the_nth_hit_counts() -> None:

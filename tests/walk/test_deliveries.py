@@ -16,7 +16,7 @@ from tests.support.until import until
 from tests.walk.conftest import MAX_RETRIES
 
 FIELDS = {"id", "key", "kind", "url", "status", "size", "reason", "created_at", "attempts"}
-UNKNOWN = "dlv_000123456789ab7cde8f0123456789abcdef"
+UNKNOWN = "dlv_000123456789ab7cde8f0123456789abcd"
 
 
 def instant(text: str) -> float:

@@ -72,4 +72,6 @@ class ValkeyPartitions:
         if not partitions:
             return Census(0, 0, 0)
         prefixes = [PREFIXES[partition] for partition in partitions]
-        return Census(*await self._runner.cold("census", (OWNERS[partitions[0]],), prefixes))
+        reply = await self._runner.cold("census", (OWNERS[partitions[0]],), prefixes)
+        open_batches, undelivered, oldest_ms, claimed = reply
+        return Census(open_batches, undelivered, oldest_ms, [name.decode() for name in claimed])

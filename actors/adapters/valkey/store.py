@@ -126,6 +126,7 @@ class ValkeyStore:
         await self._check_config(connection)
         for script in self._scripts.values():
             await _ask(connection, "SCRIPT", "LOAD", script.source)
+        self.unfit = None
         self.server = Server(info["run_id"], name, await self._unsafe(connection))
         if self._run_id not in (None, info["run_id"]):
             await self._replay(connection)
@@ -133,9 +134,15 @@ class ValkeyStore:
         self._run_id = info["run_id"]
 
     async def _greet_cold(self, connection: AbstractConnection) -> None:
-        role = await _ask(connection, "ROLE")
-        if role[0] != b"master":
-            raise StoreAway("the store is a replica")
+        """Follow the hot lane: only it looks at a server closely, and brings back what that has lost."""
+        try:
+            async with asyncio.timeout(REPLY_DEADLINE_S):
+                await self.hot.up.wait()
+        except TimeoutError:
+            raise StoreAway(self.hot.why_down) from None
+        info = _parsed(await _ask(connection, "INFO"))
+        if info.get("run_id") != self._run_id or info.get("role") != "master":
+            raise StoreAway("the store has changed")
 
     async def _replay(self, connection: AbstractConnection) -> None:
         """Append again what was acknowledged lately, before anybody else can: the order within a key stays."""
@@ -164,7 +171,7 @@ class ValkeyStore:
     async def _unsafe(self, connection: AbstractConnection) -> tuple[str, ...]:
         """Settings that lose acknowledged messages. A server that hides its settings is believed."""
         try:
-            raw = await _ask(connection, "CONFIG", "GET", "maxmemory-policy", "appendonly", "no-appendfsync-on-rewrite")
+            raw = await _ask(connection, "CONFIG", "GET", "maxmemory-policy", "append*", "no-appendfsync-on-rewrite")
         except ResponseError:
             return ()
         settings = {name.decode(): value.decode() for name, value in raw.items()}
@@ -173,6 +180,10 @@ class ValkeyStore:
             unsafe.append(f"maxmemory-policy is {settings['maxmemory-policy']}, not noeviction")
         if settings.get("appendonly", "yes") != "yes":
             unsafe.append("appendonly is off")
+        elif settings.get("appendfsync") == "no":
+            unsafe.append("appendfsync is no")
+        elif settings.get("no-appendfsync-on-rewrite") == "yes":
+            unsafe.append("no-appendfsync-on-rewrite is on")
         return tuple(unsafe)
 
 

@@ -2,9 +2,10 @@
 -- How much waits, and how long the oldest has waited.
 -- include _partition
 -- KEYS  own of the first partition named    ARGV prefixes
--- Reply {open batches, undelivered batches, age in ms of the oldest undelivered batch}
+-- Reply {open batches, undelivered batches, age in ms of the oldest undelivered batch, {claimed delivery, ...}}
 local now = now_ms()
 local open, live, oldest = 0, 0, now
+local claimed = {}
 for i = 1, #ARGV do
   local p = ARGV[i]
   open = open + redis.call('ZCARD', p .. 'open')
@@ -12,6 +13,7 @@ for i = 1, #ARGV do
   if first[1] then
     live = live + redis.call('ZCARD', p .. 'live')
     oldest = math.min(oldest, tonumber(first[2]))
+    for _, id in ipairs(redis.call('ZRANGE', p .. 'busy', 0, 99)) do claimed[#claimed + 1] = id end
   end
 end
-return {open, live, now - oldest}
+return {open, live, now - oldest, claimed}
