@@ -9,7 +9,7 @@ a node that has lost the partition posts nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from typing import Literal, TypeVar, assert_never
 
@@ -95,6 +95,7 @@ class Attempts:
         self._meters = tools.meters
         committer = (tools.supervisor, tools.clock, tools.meters)
         self._work = Committer("attempts", store.work, *committer)
+        self._work.on_committed = self._written
         self._releases = Committer("release", store.release, *committer)
         self.in_hand: dict[str, InHand] = {}
 
@@ -107,7 +108,6 @@ class Attempts:
         claimed = await self._claim(ready, epoch)
         if not isinstance(claimed, Claimed):
             return claimed
-        self.in_hand[ready.delivery_id] = InHand(ready.partition, epoch, claimed.attempt)
         policy = policy_of(claimed.policy)
         async with slot:
             request = self._build(claimed, policy)
@@ -147,6 +147,7 @@ class Attempts:
 
     async def release_all(self) -> int:
         """Give back what is claimed and will not be settled by this node. Raises StoreAway."""
+        await self._work.drained()  # else a claim that is under way would be taken after it was given back
         held = list(self.in_hand.items())
         self.in_hand.clear()
         await asyncio.gather(*(self._release(name, of.partition, of.epoch, 0.0) for name, of in held))
@@ -156,6 +157,14 @@ class Attempts:
         """Wait until the store has answered everything."""
         for committer in (self._work, self._releases):
             await committer.drained()
+
+    def _written(self, requests: Sequence[Claim | Settle], outcomes: Sequence[object]) -> None:
+        """Know what is in hand from what the store says, also when the attempt that asked has been cancelled."""
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(request, Settle):
+                self.in_hand.pop(request.delivery_id, None)
+            elif isinstance(outcome, Claimed):
+                self.in_hand[request.delivery_id] = InHand(request.partition, request.epoch, outcome.attempt)
 
     async def _release(self, delivery_id: str, partition: int, epoch: int, in_s: float) -> None:
         wish = Release(partition=partition, epoch=epoch, delivery_id=delivery_id, in_ms=round(in_s * 1000))
@@ -234,7 +243,6 @@ class Attempts:
 
     async def _record(self, settle: Settle) -> Ready | None:
         outcome = await self._persist(lambda: self._work.ask(settle, len(settle.log)))
-        self.in_hand.pop(settle.delivery_id, None)
         match outcome:
             case Next(following):
                 self._meters.deliveries[settle.status].inc()

@@ -26,6 +26,7 @@ from actors.ports import (
     ListCursor,
     Next,
     NothingOpen,
+    Overloaded,
     Ready,
     StoreAway,
     WrongState,
@@ -33,6 +34,8 @@ from actors.ports import (
 from actors.runtime.wheel import Wheel
 
 RUNNING_MAX = 512
+HOSTS_QUIET_MAX = 1024
+"""Hosts whose failures are remembered while nothing is delivered to them."""
 BULK_PAGE = 100
 
 Change = Next | WrongState | NothingOpen | Fenced
@@ -55,8 +58,10 @@ class Deliveries:
         self._hosts: dict[str, Host] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._hungry: dict[str, Host] = {}
+        self._quiet: dict[str, None] = {}
         self._wheel: Wheel[Ready] = Wheel(tools.clock, self._start_when_due)
-        self._armed: set[str] = set()
+        self._armed: dict[str, float] = {}
+        """When a delivery that is not due yet will be started."""
         self._jobs: set[asyncio.Task[None]] = set()
         self._orphans: set[str] = set()
         self._draining = False
@@ -74,24 +79,25 @@ class Deliveries:
     def offer(self, ready: Ready) -> bool:
         """Start a delivery when its time and its host allow. Telling it again changes nothing.
 
-        False: its host has no room for it now; it stays in the store, where a later sweep finds it again.
+        False: its host or this node has no room for it now; a later sweep finds it again and may look behind it.
         """
         if self._draining:
             return False
         if ready.due_in_ms > 0:
             if ready.delivery_id not in self._armed:
-                self._armed.add(ready.delivery_id)
-                due_at = self._clock.monotonic() + ready.due_in_ms / 1000
+                due_at = self._armed[ready.delivery_id] = self._clock.monotonic() + ready.due_in_ms / 1000
                 self._wheel.arm(Ready(ready.partition, ready.delivery_id, ready.host, 0), due_at)
             return True
+        self._armed.pop(ready.delivery_id, None)
         host = self._hosts.get(ready.host)
         if host is None:
             host = self._hosts[ready.host] = Host(ready.host, self._hold_s)
             self._slots[ready.host] = asyncio.Semaphore(CONCURRENCY)
         if not host.offer(ready, self._clock.monotonic()):
             return False
+        self._quiet.pop(host.name, None)
         self._pump(host)
-        return True
+        return not host.waits(ready.delivery_id)
 
     async def get(self, delivery_id: str) -> DeliveryRecord | None:
         """One delivery with its attempts. Raises StoreAway."""
@@ -166,8 +172,13 @@ class Deliveries:
         return outcome
 
     def _start_when_due(self, ready: Ready) -> None:
-        self._armed.discard(ready.delivery_id)
-        self.offer(ready)
+        due_at = self._armed.get(ready.delivery_id)
+        if due_at is None:
+            return  # somebody wanted it sooner: what it waits for now is another time
+        if self._clock.monotonic() < due_at:
+            self._wheel.arm(ready, due_at)
+        else:
+            self.offer(ready)
 
     def _pump(self, host: Host) -> None:
         """Start what the host's line and the node's bound allow."""
@@ -182,17 +193,22 @@ class Deliveries:
                 case Wait(until):
                     if host.wake_at is None or host.wake_at > until:
                         host.wake_at = until
-                        self._clock.call_at(until, partial(self._wake, host))
+                        self._clock.call_at(until, partial(self._wake, host, until))
                     return
                 case None:
                     return
 
-    def _wake(self, host: Host) -> None:
-        host.wake_at = None
-        self._pump(host)
+    def _wake(self, host: Host, until: float) -> None:
+        if host.wake_at == until:  # else an earlier time was set, and this timer is stale
+            host.wake_at = None
+            self._pump(host)
 
     def _run(self, host: Host, ready: Ready, probe: bool) -> None:
-        job = self._supervisor.spawn("attempt", self._attempt(host, ready, probe))
+        try:
+            job = self._supervisor.spawn("attempt", self._attempt(host, ready, probe))
+        except Overloaded:
+            host.finished(ready.delivery_id)  # untried: a sweep brings it again
+            return
         self._jobs.add(job)
         job.add_done_callback(partial(self._ended, host, ready))
 
@@ -213,9 +229,18 @@ class Deliveries:
         while self._hungry and len(self._jobs) < RUNNING_MAX:
             self._pump(self._hungry.pop(next(iter(self._hungry))))
         self._pump(host)
-        if host.idle and host.wake_at is None:
-            self._hosts.pop(host.name, None)
-            self._slots.pop(host.name, None)
+        if host.quiet:
+            self._let_go(host)
+
+    def _let_go(self, host: Host) -> None:
+        """Forget a host that nothing is delivered to; one that failed lately only when there are many such."""
+        if host.idle:
+            del self._hosts[host.name], self._slots[host.name]
+            return
+        self._quiet[host.name] = None
+        if len(self._quiet) > HOSTS_QUIET_MAX:
+            oldest = next(iter(self._quiet))
+            del self._quiet[oldest], self._hosts[oldest], self._slots[oldest]
 
     async def _give_up(self, ready: Ready) -> None:
         following = await self._attempts.give_up(ready)

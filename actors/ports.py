@@ -7,9 +7,9 @@ Times that end in `_ms` are Unix milliseconds of the *store's* clock when they n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from actors.core.outcome import Answered, Failed
 from actors.core.policy import Reason
@@ -222,8 +222,8 @@ class DeliveryRecord(Struct, frozen=True, kw_only=True):
 class ListCursor(Struct, frozen=True, array_like=True):
     """Where a list that is spread over partitions goes on: after `name` at `score` in `partition` of `stage`."""
 
-    stage: int = 0
-    partition: int = 0
+    stage: Annotated[int, Meta(ge=0, le=2)] = 0
+    partition: Annotated[int, Meta(ge=0, le=255)] = 0
     score: str = ""
     name: str = ""
 

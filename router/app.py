@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from socket import socket
 
+import msgspec
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
@@ -20,6 +21,7 @@ from actors.adapters.data_dir import DataDirLock
 from actors.adapters.embedded import EmbeddedValkey
 from actors.adapters.http.egress import HttpEgress
 from actors.adapters.valkey.deliveries import Kept
+from actors.adapters.valkey.echo import Echo
 from actors.adapters.valkey.store import StoreOptions, StoreUnfit, ValkeyStore
 from actors.attempt import Attempts, DeliveryRules, Tools
 from actors.buffers import Buffers
@@ -28,7 +30,7 @@ from actors.core.ids import IdSource
 from actors.deliveries import Deliveries
 from actors.loop_lag import watch_loop
 from actors.ownership import Ownership
-from actors.ports import Egress
+from actors.ports import Egress, Entry
 from actors.runtime.clock import LoopClock
 from actors.runtime.supervisor import Supervisor
 from actors.sweeper import Sweeper
@@ -100,7 +102,8 @@ class Node:
         hold_s = HOLD_PER_RETRY_DELAY * settings.retry_delay_s
         self.deliveries = Deliveries(attempts, self.store.deliveries, self.ownership, tools, hold_s)
         self.sweeper = Sweeper(self.store.partitions, self.ownership, self.buffers, self.deliveries, self.tail)
-        self.status = Status(settings, self.store, self.ownership)
+        self.echo = Echo.of(self.store, settings.node_id, self.clock.monotonic, random.random)
+        self.status = Status(settings, self.store, self.ownership, lambda: self.echo.age_s(self.clock.monotonic()))
         self.edge = Edge(self.metrics, self.log, access_log=settings.log_level == "debug")
         self._join()
         self._runner: EdgeRunner | None = None
@@ -108,7 +111,7 @@ class Node:
     def app(self) -> web.Application:
         """The web application with every route."""
         app = web.Application(client_max_size=self.settings.body_bytes_max)
-        idempotency = Idempotency(IdempotencyRecords(self.store.records), self.settings.idempotency_ttl_s)
+        idempotency = Idempotency(IdempotencyRecords(self.store.records, os.urandom), self.settings.idempotency_ttl_s)
         buffer_api.register(
             app, buffer_api.BufferRoutes(self.buffers, self.ownership, idempotency, self.ids, self.guard)
         )
@@ -125,6 +128,7 @@ class Node:
         await self._http.start()
         self.supervisor.service("ownership", self.ownership.run)
         self.supervisor.service("sweeper", lambda: self.sweeper.run(self.clock, self.metrics, self.log))
+        self.supervisor.service("echo", self.echo.run)
         self.supervisor.service("loop-lag", lambda: watch_loop(self.clock, self.metrics.loop_lag_seconds))
         self._runner = EdgeRunner(self.app(), self.edge, shutdown_timeout=REQUESTS_DRAIN_S)
         await self._runner.setup()
@@ -160,9 +164,16 @@ class Node:
         self.buffers.on_closed = self.deliveries.offer
         self.buffers.on_stored = lambda entries: self.tail.keep(entries, self.clock.monotonic())
         self.ownership.on_lost = self.buffers.forget_partition
-        self.store.unreplayed = self.tail.entries
+        self.store.unreplayed = self._unreplayed
         self.store.on_replayed = self._replayed
         self.store.on_changed = self.ownership.reclaim
+
+    def _unreplayed(self) -> list[Entry]:
+        """What was acknowledged lately. A batch that closes with it closes at another time, so it has another id."""
+        return [
+            msgspec.structs.replace(entry, batch_id=self.ids.delivery_id(entry.partition))
+            for entry in self.tail.entries()
+        ]
 
     def _replayed(self, count: int) -> None:
         self.metrics.store_restarts.inc()

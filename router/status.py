@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from actors.core.partition import PARTITIONS
 from actors.ownership import Ownership
 from router.__about__ import __version__
 from router.settings import Settings
+
+ECHO_AGE_S_MAX = 3.0
 
 
 class Server(Protocol):
@@ -28,12 +30,15 @@ class StoreView(Protocol):
 
 
 class Status:
-    """Implements the operations' NodeStatus."""
+    """Implements the operations' NodeStatus. `echo_age_s`: how long ago something published came back."""
 
-    def __init__(self, settings: Settings, store: StoreView, ownership: Ownership) -> None:
+    def __init__(
+        self, settings: Settings, store: StoreView, ownership: Ownership, echo_age_s: Callable[[], float]
+    ) -> None:
         self._settings = settings
         self._store = store
         self._ownership = ownership
+        self._echo_age_s = echo_age_s
         self.port = settings.ports[0]
         self.started = False
         self.draining = False
@@ -66,6 +71,9 @@ class Status:
             reasons.append("starting")
         if not self._store.connected:
             reasons.append("the store is away")
+        echo_age_s = self._echo_age_s()
+        if echo_age_s > ECHO_AGE_S_MAX:
+            reasons.append(f"publish/subscribe does not echo ({echo_age_s:.0f} s)")
         held = len(self._ownership.held())
         if self.started and held < PARTITIONS:
             reasons.append(f"{PARTITIONS - held} of {PARTITIONS} partitions belong to another node")

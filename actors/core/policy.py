@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 KEY_CHARACTERS_MAX = 256
+PRINTABLE_ASCII = r"^[\x20-\x7e]+(?![\s\S])"
+"""Python's `$` would let a line end through; this means the same to Python and to JSON Schema."""
 MESSAGE_ID_CHARACTERS_MAX = 128
 BATCH_MESSAGES_MAX = 1000
 BATCH_BYTES_MAX = 16 * 1024 * 1024
@@ -62,7 +64,7 @@ class Message(Struct, frozen=True, gc=False, kw_only=True):
     buffer: BufferOptions
     payload: Raw
     message_id: (
-        Annotated[str, Meta(min_length=1, max_length=MESSAGE_ID_CHARACTERS_MAX, pattern=r"^[\x20-\x7e]+$")] | None
+        Annotated[str, Meta(min_length=1, max_length=MESSAGE_ID_CHARACTERS_MAX, pattern=PRINTABLE_ASCII)] | None
     ) = None
 
 

@@ -27,6 +27,7 @@ _SLUGS = {
     403: "forbidden",
     404: "not-found",
     405: "method-not-allowed",
+    408: "too-slow",
     409: "conflict",
     412: "precondition-failed",
     413: "too-large",
@@ -87,6 +88,13 @@ class TooLarge(Problem):
 
     def __init__(self, body_bytes_max: int) -> None:
         super().__init__(413, f"the body is larger than {body_bytes_max} bytes")
+
+
+class TooSlow(Problem):
+    """The body did not arrive in time."""
+
+    def __init__(self, body_s_max: float) -> None:
+        super().__init__(408, f"the body took longer than {body_s_max:g} s", headers={"Connection": "close"})
 
 
 class NotJson(Problem):

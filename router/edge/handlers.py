@@ -1,20 +1,23 @@
 """Handlers: turn use cases into what aiohttp's router takes, and their replies into what it sends.
 
 Own the way from a `web.Request` to the bytes and few headers that a use case knows, and back. Runs on every request,
-so a small body is taken without an await and the trace is read only when there is one.
+so a small body is taken without an await and the trace is read only when there is one. A body that is still arriving
+has a deadline.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from random import SystemRandom
+from typing import Protocol, cast
 
 from aiohttp import hdrs, web
 from multidict import istr
 
 from actors.core import trace
 from router.edge.answer import JsonAnswer
-from router.edge.errors import BadInput, TooLarge
+from router.edge.errors import BadInput, TooLarge, TooSlow
 from router.edge.idempotency import HEADER as IDEMPOTENCY_KEY
 from router.edge.openapi import carry
 from router.edge.usecase import JSON, BodyUseCase, Call, CallUseCase, Reply, RequestHeaders
@@ -23,6 +26,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID = web.RequestKey("request_id", str)
 """Where `edge.http` puts the request's id before any handler runs."""
+
+
+class Connection(Protocol):
+    """What a request comes by: `edge.server` makes them."""
+
+    request_s: float
+
+    def close_after_answer(self) -> None: ...
+
 
 _TRACEPARENT = istr("traceparent")
 _IDEMPOTENCY_KEY = istr(IDEMPOTENCY_KEY)
@@ -35,7 +47,7 @@ def body_endpoint(use_case: BodyUseCase) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         body = _arrived(request)
         if body is None:
-            body = await request.read()
+            body = await _arriving(request)
         return response_of(await use_case(body, headers_of(request)))
 
     carry(use_case, handle)
@@ -48,7 +60,7 @@ def endpoint(use_case: CallUseCase) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         body = _arrived(request)
         if body is None:
-            body = await request.read()
+            body = await _arriving(request)
         query = request.query
         call = Call(
             params=request.match_info,
@@ -114,6 +126,17 @@ def _arrived(request: web.Request) -> bytes | None:
     if length is not None and length > request.client_max_size:
         raise TooLarge(request.client_max_size)
     return None
+
+
+async def _arriving(request: web.Request) -> bytes:
+    """The body as it arrives. 408 when that takes too long; the connection ends with the answer."""
+    connection = cast(Connection, request.protocol)
+    try:
+        async with asyncio.timeout(connection.request_s):
+            return await request.read()
+    except TimeoutError:
+        connection.close_after_answer()
+        raise TooSlow(connection.request_s) from None
 
 
 def _idempotency_key(request: web.Request) -> str:

@@ -32,7 +32,9 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Absent(Struct, frozen=True):
-    """No request with this key is known; it is now under way."""
+    """No request with this key is known; it is now under way, as `token`."""
+
+    token: bytes
 
 
 class Mismatch(Struct, frozen=True):
@@ -40,7 +42,9 @@ class Mismatch(Struct, frozen=True):
 
 
 class InProgress(Struct, frozen=True):
-    """The same request was begun before and has no answer yet."""
+    """The same request was begun before, as `token`, and has no answer yet."""
+
+    token: bytes
 
 
 class StoredAnswer(Struct, frozen=True):
@@ -55,10 +59,10 @@ class IdempotencyStore(Protocol):
     async def begin(
         self, scope_key: str, fingerprint: bytes, ttl_s: float
     ) -> Absent | Mismatch | InProgress | StoredAnswer:
-        """Note that a request with this key and body runs, unless one did before."""
+        """Note that a request with this key and body runs, unless one did before. Each first one has a new token."""
         ...
 
-    async def finish(self, scope_key: str, fingerprint: bytes, answer: bytes, ttl_s: float) -> StoredAnswer | None:
+    async def finish(self, scope_key: str, token: bytes, answer: bytes, ttl_s: float) -> StoredAnswer | None:
         """Keep the answer if it is the first; otherwise give back the one that was."""
         ...
 
@@ -73,7 +77,7 @@ class Idempotency:
     async def once(
         self, method: str, body: bytes, headers: RequestHeaders, run: Callable[[str | None], Awaitable[Reply]]
     ) -> Reply:
-        """Run, or give the first answer again. `run` gets the scope key to derive its ids from, `None` without a key.
+        """Run, or give the first answer again. `run` gets a seed to derive its ids from, `None` without a key.
 
         Call it after the body was decoded, so that bad input neither costs a trip to the store nor uses up the key.
         """
@@ -86,25 +90,25 @@ class Idempotency:
                 raise Conflict(f"the {HEADER} was used with another body")
             case StoredAnswer(answer):
                 return _replayed(answer)
-            case _:
-                return await self._first(scope_key, fingerprint, headers, run)
+            case Absent(token) | InProgress(token):
+                return await self._first(scope_key, token, headers, run)
 
     async def _first(
         self,
         scope_key: str,
-        fingerprint: bytes,
+        token: bytes,
         headers: RequestHeaders,
         run: Callable[[str | None], Awaitable[Reply]],
     ) -> Reply:
         try:
-            reply = await run(scope_key)
+            reply = await run(scope_key + token.hex())
         except Problem as problem:
             if not _final(problem.status):
                 raise
             reply = render(problem, path=headers.path, request_id=headers.request_id)
         if not _final(reply.status):
             return reply
-        earlier = await self._store.finish(scope_key, fingerprint, _ENCODER.encode(reply), self._ttl_s)
+        earlier = await self._store.finish(scope_key, token, _ENCODER.encode(reply), self._ttl_s)
         return reply if earlier is None else _replayed(earlier.answer)
 
 

@@ -79,22 +79,22 @@ async def test_what_is_under_way_is_finished(
     await node.start()
     client = Client(http, node.url)
     own_valkey.freeze()
-    sends = [
-        asyncio.ensure_future(client.send(sink.url(), f"k{number}", {}, wait_time=1)) for number in range(20)
-    ]
-    idle = await client.call("GET", "/readyz")
-    assert idle.status == 200  # the others are being handled by now
+    keys = [f"k{number}" for number in range(20)]
+    sends = [asyncio.ensure_future(client.try_send(sink.url(), key, {}, wait_time=1)) for key in keys]
+    await passing(0.2)
 
     node.child.send_signal(signal.SIGTERM)
     await until(lambda: refuses(node), 2, every_s=0.005, what="newcomers are refused")
     own_valkey.thaw()
-    answers = await asyncio.gather(*sends)
+    statuses = await asyncio.gather(*sends)
 
-    assert all(answer["buffer_info"]["current_size"] == 1 for answer in answers)
+    assert set(statuses) <= {200, 0}, "0: the stop came before the node had taken the connection"
+    assert statuses.count(200) > 10
     assert await node.ended(STOP_S) == 0
     assert sink.count == 0
     await node.start()
-    await sink.wait_for_requests(20)
+    taken = {key for key, status in zip(keys, statuses, strict=True) if status == 200}
+    await until(lambda: {request.headers["x-buffer-key"] for request in sink.requests} >= taken)
 
 
 async def refuses(node: NodeProcess) -> bool:
@@ -115,9 +115,7 @@ async def test_green_never_comes_back(node: NodeProcess) -> None:
     assert node.child.exit_code == 0
 
 
-async def test_a_slow_webhook_is_waited_for_then_given_back(
-    node: NodeProcess, client: Client, sink: Sink
-) -> None:
+async def test_a_slow_webhook_is_waited_for_then_given_back(node: NodeProcess, client: Client, sink: Sink) -> None:
     """What answers within the time that is left is delivered, once; what does not is tried again by the next start,
     under its webhook-id, and its interrupted attempt costs no retry."""
     sink.on("/slow", Reply(delay_s=1.0))
@@ -190,7 +188,7 @@ async def test_a_stop_while_the_store_is_away(
 
     findings = await talkers.settled(sink)
 
-    assert not (findings.lost or findings.phantom or findings.twice or findings.mutated or findings.disordered)
+    assert findings.sound, findings
     assert sum(findings.repeated.values()) <= STARTED_MAX
     assert "Traceback" not in node.output()
 
@@ -228,7 +226,7 @@ async def test_a_stop_while_the_embedded_store_hangs(
     half_sent.write(b"POST /api/v1/message HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     os.kill(engine, signal.SIGSTOP)
     sends = [asyncio.ensure_future(client.try_send(sink.url(), f"n{number}", {})) for number in range(20)]
-    await until(lambda: refuses_none(sends), 1, what="callers wait")
+    assert (await client.call("GET", "/livez")).status == 200  # the others are being handled by now
 
     stopped = await node.sigterm()
 
@@ -236,8 +234,3 @@ async def test_a_stop_while_the_embedded_store_hangs(
     assert set(await asyncio.gather(*sends)) <= {503, 0}
     assert (stopped.exit_code, stopped.seconds < STOP_S) == (0, True), f"{stopped}\n{node.output()}"
     await until(lambda: not Path(f"/proc/{engine}").exists(), 1, what="the engine is gone")
-
-
-def refuses_none(sends: list[asyncio.Future[int]]) -> bool:
-    """All are under way."""
-    return not any(send.done() for send in sends)

@@ -64,6 +64,8 @@ def test_a_repeated_delivery_is_counted(ledger: Ledger) -> None:
     again = [request("1", "a", "b"), request("1", "a", "b", attempt=2), request("2", "c", "d")]
 
     assert ledger.reconcile(again).repeated == {"1": 1}
+    assert ledger.reconcile(again).sound
+    assert not ledger.reconcile(again).clean
     assert ledger.reconcile(again, taken=lambda each: each.headers["x-attempt"] == "2" or "c" in str(each.body)).clean
 
 

@@ -171,7 +171,25 @@ async def test_a_store_that_cuts_every_connection(client: Client, own_valkey: Va
 
     assert findings.clean, findings
     assert {told.status for told in talkers.told} <= {200, 503}
-    assert max(told.took_s for told in talkers.refused) < SUDDEN_S
+    assert all(told.took_s < SUDDEN_S for told in talkers.refused)
+
+
+async def test_a_store_that_takes_no_more_connections(client: Client, own_valkey: ValkeyServer, sink: Sink) -> None:
+    """maxclients: refused while it lasts, well again afterwards, and nobody hammers at the door meanwhile."""
+    with own_valkey.client() as admin:
+        admin.execute_command("CONFIG", "SET", "maxclients", 1)
+        async with Talkers(client, sink.url(), KEYS) as talkers:
+            before = int(admin.info("stats")["rejected_connections"])
+            admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await passing(1.0)
+            rejected = int(admin.info("stats")["rejected_connections"]) - before
+            assert {told.status for told in talkers.told[-20:]} == {503}
+            admin.execute_command("CONFIG", "SET", "maxclients", 100)
+            await talkers.more(100, within_s=2)
+
+    findings = await talkers.settled(sink)
+    assert findings.clean, findings
+    assert 2 <= rejected <= 20
 
 
 async def backlog(client: Client, sink: Sink, count: int) -> None:

@@ -32,9 +32,7 @@ async def sink() -> AsyncIterator[Sink]:
 @pytest.fixture
 def node(valkey: ValkeyServer, tmp_path: Path) -> Iterator[NodeProcess]:
     """A node that can be poisoned (not started)."""
-    node = NodeProcess(
-        tmp_path / "data", {"RETRY_DELAY": "100ms"}, redis_url=valkey.url, program=poison_node.SERVE
-    )
+    node = NodeProcess(tmp_path / "data", {"RETRY_DELAY": "100ms"}, redis_url=valkey.url, program=poison_node.SERVE)
     yield node
     node.close()
 

@@ -21,6 +21,7 @@ from actors.ports import (
     Next,
     NothingOpen,
     Poisoned,
+    Settle,
     WrongState,
 )
 from tests.support.store import (
@@ -77,7 +78,7 @@ async def test_a_delivery_is_claimed_by_one(hand: Hand) -> None:
     """While it is under way, after it was delivered, or when nobody knows it, there is nothing to claim."""
     name = await hand.frozen("k", "m1")
 
-    first, second = await hand.store.deliveries.claim([await hand.named(name)] * 2)
+    first, second = await hand.store.deliveries.work([await hand.named(name)] * 2)
 
     assert isinstance(first, Claimed)
     assert second == NothingOpen()
@@ -354,13 +355,31 @@ async def test_settled_attempts_are_no_crashes(hand: Hand) -> None:
     assert await hand.claim(name) == Poisoned(None)
 
 
+async def test_outcomes_are_written_before_claims_of_the_same_call(hand: Hand) -> None:
+    """So that what follows in a line can be claimed at once; answers stand where their requests stood."""
+    first, second = await hand.frozen("k", "m1"), await hand.frozen("k", "m2")
+    other = await hand.frozen("other", "m1")
+    await hand.claimed(first)
+    work: list[Claim | Settle] = [
+        await hand.named(second),
+        await hand.outcome(first, 1, "delivered"),
+        await hand.named(other),
+    ]
+
+    claimed, settled, another = await hand.store.deliveries.work(work)
+
+    assert isinstance(claimed, Claimed)
+    assert isinstance(another, Claimed)
+    assert (claimed.delivery_id, settled, another.delivery_id) == (second, Next(ready_now(second)), other)
+
+
 async def test_requests_of_one_call_are_answered_each_in_its_place(hand: Hand) -> None:
     """Several partitions, some of them another node's: those are refused, the rest is done."""
     names = [await hand.frozen(keys_in(partition, 1)[0], "m1") for partition in (1, 2, 3)]
     (foreign,) = await Hand(hand.server, hand.store, "node-2").take(2)
     wishes: Sequence[Claim] = [await hand.named(name) for name in names]
 
-    answers = await hand.store.deliveries.claim(wishes)
+    answers = await hand.store.deliveries.work(wishes)
 
     assert [answer.delivery_id if isinstance(answer, Claimed) else answer for answer in answers] == [
         names[0],

@@ -19,7 +19,7 @@ from tests.support.valkey import ValkeyServer
 
 CAUGHT_S = 1.2
 """Within this time a caller that a sudden hang catches must have its answer."""
-AT_ONCE_S = 0.1
+AT_ONCE_S = 0.3
 
 
 async def _away(store: ValkeyStore) -> str:
@@ -138,7 +138,7 @@ async def test_a_caller_that_comes_just_before_the_hang_is_noticed_waits_no_long
                 await first
 
         assert len(late) == len(callers) == 1
-        assert late[0] < 0.4
+        assert late[0] < 0.6
 
 
 async def test_a_hang_with_megabytes_under_way_is_told_in_time(own_valkey: ValkeyServer) -> None:

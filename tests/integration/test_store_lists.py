@@ -222,20 +222,29 @@ async def test_a_made_up_cursor_finds_nothing_open(hand: Hand, cursor: ListCurso
     assert await hand.store.batches.list_open(cursor, 10) == ([], None)
 
 
-@pytest.fixture(params=["valkey", "redis"])
-def dictionary_order(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A server whose locale sorts text as dictionaries do, upper and lower case side by side."""
+@pytest.fixture(scope="module")
+def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a locale that sorts text as dictionaries do, upper and lower case side by side."""
+    folder = tmp_path_factory.mktemp("locales")
     compiler = shutil.which("localedef")
-    binary = valkey_binary() if request.param == "valkey" else redis_binary()
-    if compiler is None or binary is None:
-        pytest.skip("localedef or redis-server is not installed")
+    if compiler is None:
+        pytest.skip("localedef is not installed")
     made = subprocess.run(  # noqa: S603  our own argv, no shell
-        [compiler, "-i", "en_US", "-f", "UTF-8", str(tmp_path / "en_US.UTF-8")], check=False, capture_output=True
+        [compiler, "-i", "en_US", "-f", "UTF-8", str(folder / "en_US.UTF-8")], check=False, capture_output=True
     )
     if made.returncode:
         pytest.skip("the sources of the locale en_US are not installed")
+    return folder
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def dictionary_order(request: pytest.FixtureRequest, locales: Path, tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A server with that locale."""
+    binary = valkey_binary() if request.param == "valkey" else redis_binary()
+    if binary is None:
+        pytest.skip("redis-server is not installed")
     wrapper = tmp_path / "server"
-    wrapper.write_text(f'#!/bin/sh\nexport LOCPATH={tmp_path} LC_ALL=en_US.UTF-8\nexec {binary} "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\nexport LOCPATH={locales} LC_ALL=en_US.UTF-8\nexec {binary} "$@"\n')
     wrapper.chmod(0o700)
     server = ValkeyServer(wrapper)
     try:

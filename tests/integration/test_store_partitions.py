@@ -241,6 +241,18 @@ async def test_a_sweep_takes_the_most_urgent_first_and_no_more_than_asked(hand: 
     assert [delivery.delivery_id for delivery in ready] == names[:2]
 
 
+async def test_a_sweep_passes_over_ready_rows_that_are_known(hand: Hand) -> None:
+    """So that a long line of one host does not hide what stands behind it; each partition has its own count."""
+    one = [await hand.frozen(key, "m1") for key in keys_in(31, 4)]
+    other = [await hand.frozen(key, "m1") for key in keys_in(32, 2)]
+
+    _, ready = await hand.store.partitions.sweep([31, 32], 0, 2, {31: 2})
+    _, nothing = await hand.store.partitions.sweep([31, 32], 0, 2, {31: 4, 32: 9})
+
+    assert [delivery.delivery_id for delivery in ready] == [*one[2:], *other]
+    assert nothing == []
+
+
 async def test_an_overdue_batch_is_due_now(hand: Hand) -> None:
     """Neither its remaining time nor that of a delivery is ever negative."""
     (outcome,) = await hand.append(KEY, "m1", wait_ms=0)
@@ -256,9 +268,9 @@ async def test_an_overdue_batch_is_due_now(hand: Hand) -> None:
 
 
 async def test_the_census_counts_what_waits(hand: Hand) -> None:
-    """Open batches; deliveries that are neither delivered nor dead; the age of the oldest of these."""
+    """Open batches; deliveries neither delivered nor dead; the age of the oldest of these; which are claimed."""
     everywhere = range(PARTITIONS)
-    assert await hand.store.partitions.census(everywhere) == Census(0, 0, 0)
+    assert await hand.store.partitions.census(everywhere) == Census(0, 0, 0, [])
     names = await _every_state(hand)
     created = min([(await hand.record(name)).created_ms for name in names.values()])
     before = await store_ms(hand.server)
@@ -266,8 +278,9 @@ async def test_the_census_counts_what_waits(hand: Hand) -> None:
     counted = await hand.store.partitions.census(everywhere)
 
     assert (counted.open_batches, counted.undelivered) == (1, 4)
+    assert counted.claimed == [names["delivering"]]
     assert before - created <= counted.oldest_waiting_ms <= await store_ms(hand.server) - created
     assert await hand.store.partitions.census([]) == Census(0, 0, 0)
-    assert await hand.store.partitions.census([(PARTITION + 1) % PARTITIONS]) == Census(0, 0, 0)
+    assert await hand.store.partitions.census([(PARTITION + 1) % PARTITIONS]) == Census(0, 0, 0, [])
     assert await hand.discard(names["pending"]) == Next(None)
     assert (await hand.store.partitions.census(everywhere)).undelivered == 3

@@ -117,13 +117,13 @@ async def test_a_server_that_cannot_take_what_was_acknowledged_is_not_used_yet(o
     async with connected(own_store, prepare=told.watch) as store:
         await asyncio.to_thread(own_store.kill9)
         await until(lambda: not store.cold.up.is_set(), what="the end of the lanes")
-        await asyncio.to_thread(own_store.start, "--maxmemory", "1", "--maxmemory-policy", "noeviction")
-        await until(lambda: "memory" in store.hot.why_down, what="a refused replay")
+        await asyncio.to_thread(own_store.start, "--min-replicas-to-write", "1")
+        await until(lambda: "NOREPLICAS" in store.hot.why_down, what="a refused replay")
         assert not store.connected
         with pytest.raises(StoreAway):
             await store.batches.peek("k")
 
-        own_store.command("CONFIG", "SET", "maxmemory", 0)
+        own_store.command("CONFIG", "SET", "min-replicas-to-write", 0)
 
         assert await when_back(lambda: Hand(own_store, store).open_ids("k")) == ["m1"]
         assert told.events == [1, "changed"]
@@ -141,7 +141,7 @@ async def test_while_a_server_loads_its_data_it_is_away(own_store: ValkeyServer)
     """Callers are told so at once; afterwards it is as it was."""
     async with connected(own_store) as store:
         await store.batches.append([entry("k", "m1")])
-        for number in range(20):
+        for number in range(12):
             own_store.command("EVAL", FILL, 0, number)
         await asyncio.to_thread(own_store.kill9)
         starting = asyncio.create_task(asyncio.to_thread(own_store.start, "--key-load-delay", "-10"))

@@ -149,7 +149,6 @@ async def raw_exchange(port: int, request: bytes, *, within_s: float = 10.0) -> 
         writer.close()
 
 
-
 def is_problem(answer: Answer, status: int, *, pointer: str | None = None) -> bool:
     """Whether an error has the one shape that all errors have (RFC 9457), and names the field at fault."""
     assert answer.status == status, answer

@@ -115,11 +115,14 @@ class JournalLines:
 
 
 class Webhooks:
-    """The other side of egress. `answers` of a host are used up in order, then `default` holds; each takes `took_s`."""
+    """The other side of egress. `answers` of a host are used up in order, then `default` holds; each takes `took_s`.
+
+    A host that is `refusing` never answers."""
 
     def __init__(self) -> None:
         self.default: Answered | Failed = OK
         self.answers: dict[str, deque[Answered | Failed]] = {}
+        self.refusing: set[str] = set()
         self.took_s: dict[str, float] = {}
         self.sent: list[tuple[float, OutboundRequest]] = []
         self.under_way: dict[str, int] = {}
@@ -138,6 +141,8 @@ class Webhooks:
             await passing(self.took_s.get(host, 0.0))
         finally:
             self.under_way[host] -= 1
+        if host in self.refusing:
+            return REFUSED
         answers = self.answers.get(host)
         return answers.popleft() if answers else self.default
 

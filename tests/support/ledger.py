@@ -44,7 +44,12 @@ class Findings(Struct, frozen=True, kw_only=True):
     @property
     def clean(self) -> bool:
         """Nothing at all was found."""
-        return not any((self.lost, self.phantom, self.twice, self.mutated, self.disordered, self.repeated))
+        return self.sound and not self.repeated
+
+    @property
+    def sound(self) -> bool:
+        """Nothing but repetitions of a delivery, same id, same bytes: what a crash may leave."""
+        return not any((self.lost, self.phantom, self.twice, self.mutated, self.disordered))
 
 
 _decode = msgspec.json.Decoder(Envelope).decode

@@ -267,7 +267,7 @@ class MemoryStore:
         def perform() -> Census:
             waiting = [of.created_ms for of in self.deliveries.values() if of.status not in ("delivered", "dead")]
             oldest_ms = self.now_ms() - min(waiting) if waiting else 0
-            return Census(len(self.open), len(waiting), oldest_ms)
+            return Census(len(self.open), len(waiting), oldest_ms, sorted(self.busy))
 
         return await self.faults.call("census", partitions, perform)
 

@@ -232,9 +232,9 @@ class Hand:
         kid, partition = locate(key)
         return await self.store.batches.cancel(partition, await self.epoch(partition), kid)
 
-    async def claim(self, delivery_id: str) -> Claimed | Poisoned | NothingOpen | Fenced:
+    async def claim(self, delivery_id: str) -> Claimed | Poisoned | Next | NothingOpen | Fenced:
         """Take a delivery for one attempt."""
-        return (await self.store.deliveries.claim([await self.named(delivery_id)]))[0]
+        return (await self.store.deliveries.work([await self.named(delivery_id)]))[0]
 
     async def claimed(self, delivery_id: str) -> Claimed:
         """Take a delivery that can be taken."""
@@ -244,10 +244,15 @@ class Hand:
 
     async def settle(
         self, delivery_id: str, attempt: int, status: str, retry_in_ms: int = 0
-    ) -> Next | NothingOpen | Fenced:
+    ) -> Claimed | Poisoned | Next | NothingOpen | Fenced:
         """Write how an attempt ended."""
+        outcome = await self.outcome(delivery_id, attempt, status, retry_in_ms)
+        return (await self.store.deliveries.work([outcome]))[0]
+
+    async def outcome(self, delivery_id: str, attempt: int, status: str, retry_in_ms: int = 0) -> Settle:
+        """How an attempt ended, under the epoch held."""
         partition = partition_of(delivery_id)
-        outcome = Settle(
+        return Settle(
             partition=partition,
             epoch=await self.epoch(partition),
             delivery_id=delivery_id,
@@ -256,7 +261,6 @@ class Hand:
             log=LOG,
             retry_in_ms=retry_in_ms,
         )
-        return (await self.store.deliveries.settle([outcome]))[0]
 
     async def ended(self, delivery_id: str, status: str) -> Next:
         """Claim a delivery and settle the attempt."""

@@ -1,4 +1,4 @@
-"""Talkers: sequential clients, one a key, that do what the contract asks of a client and write down what they were told.
+"""Talkers: sequential clients, one a key, that do what the contract asks of clients and note what they were told.
 
 A talker sends its next message when the one before was acknowledged; what was not acknowledged is sent again under
 the same id. Every answer is kept with its time, so that a test can judge how a node behaved while it could not work.

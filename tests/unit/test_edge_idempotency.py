@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,47 +11,38 @@ from hypothesis import strategies as st
 
 from actors.ports import StoreAway
 from router.edge.errors import BadInput, Conflict, NotFound, TryLater
-from router.edge.idempotency import (
-    Absent,
-    Idempotency,
-    InProgress,
-    Mismatch,
-    StoredAnswer,
-    derived_id,
-    parse_key,
-    scope,
-)
+from router.edge.idempotency import Idempotency, derived_id, parse_key, scope
 from router.edge.usecase import Reply, RequestHeaders
+from router.idempotency_records import IdempotencyRecords
 
 
 class Memory:
-    """A store in memory with the real one's rules: the first fingerprint and the first answer stay."""
+    """A store in memory with the real one's rules, through the real mapping: the first record and answer stay."""
 
     def __init__(self) -> None:
-        self.records: dict[str, tuple[bytes, bytes | None]] = {}
+        self.records: dict[str, bytes] = {}
         self.calls = 0
 
-    async def begin(
-        self, scope_key: str, fingerprint: bytes, ttl_s: float
-    ) -> Absent | Mismatch | InProgress | StoredAnswer:
-        """Note the request."""
+    async def begin(self, scope: str, fingerprint: bytes, ttl_ms: int) -> bytes | None:
+        """FirstWins."""
         self.calls += 1
-        if scope_key not in self.records:
-            self.records[scope_key] = fingerprint, None
-            return Absent()
-        known, answer = self.records[scope_key]
-        if known != fingerprint:
-            return Mismatch()
-        return InProgress() if answer is None else StoredAnswer(answer)
+        found = self.records.get(scope)
+        self.records.setdefault(scope, fingerprint)
+        return found
 
-    async def finish(self, scope_key: str, fingerprint: bytes, answer: bytes, ttl_s: float) -> StoredAnswer | None:
-        """Keep the first answer."""
+    async def finish(self, scope: str, fingerprint: bytes, answer: bytes, ttl_ms: int) -> bytes:
+        """FirstWins."""
         self.calls += 1
-        earlier = self.records[scope_key][1]
-        if earlier is not None:
-            return StoredAnswer(earlier)
-        self.records[scope_key] = fingerprint, answer
-        return None
+        record = self.records.get(scope, fingerprint)
+        if len(record) <= len(fingerprint):
+            record = fingerprint + answer
+        self.records[scope] = record
+        return record
+
+
+def idempotency_on(memory: Memory) -> Idempotency:
+    """Idempotency keys kept in memory for ten minutes."""
+    return Idempotency(IdempotencyRecords(memory, os.urandom), 600)
 
 
 def headers(key: str = "", path: str = "/api/v1/message") -> RequestHeaders:
@@ -76,7 +68,7 @@ async def test_without_a_key_the_store_is_never_asked() -> None:
     """The header costs nothing to those who do not send it."""
     store = Memory()
     run, ran = answering(Reply(200, b"1"), Reply(200, b"2"))
-    idempotency = Idempotency(store, 600)
+    idempotency = idempotency_on(store)
     replies = [await idempotency.once("POST", b"{}", headers(), run) for _ in range(2)]
     assert [reply.body for reply in replies] == [b"1", b"2"]
     assert (store.calls, ran) == (0, [None, None])
@@ -85,7 +77,7 @@ async def test_without_a_key_the_store_is_never_asked() -> None:
 async def test_the_same_request_again_gets_the_first_answer() -> None:
     """Byte for byte, with its headers, marked as replayed, without running again."""
     run, ran = answering(Reply(201, b'{"id":1}', {"Location": "/x"}))
-    idempotency = Idempotency(Memory(), 600)
+    idempotency = idempotency_on(Memory())
     first = await idempotency.once("POST", b"{}", headers("k"), run)
     second = await idempotency.once("POST", b"{}", headers('"k"'), run)
     assert first == Reply(201, b'{"id":1}', {"Location": "/x"})
@@ -96,7 +88,7 @@ async def test_the_same_request_again_gets_the_first_answer() -> None:
 async def test_another_body_under_the_key_is_a_conflict() -> None:
     """409, and nothing runs."""
     run, ran = answering(Reply(200, b"1"))
-    idempotency = Idempotency(Memory(), 600)
+    idempotency = idempotency_on(Memory())
     await idempotency.once("POST", b'{"a":1}', headers("k"), run)
     with pytest.raises(Conflict):
         await idempotency.once("POST", b'{"a":2}', headers("k"), run)
@@ -106,7 +98,7 @@ async def test_another_body_under_the_key_is_a_conflict() -> None:
 async def test_the_key_belongs_to_its_route() -> None:
     """The same key elsewhere is another key."""
     run, ran = answering(Reply(200, b"1"), Reply(200, b"2"))
-    idempotency = Idempotency(Memory(), 600)
+    idempotency = idempotency_on(Memory())
     await idempotency.once("POST", b"{}", headers("k"), run)
     other = await idempotency.once("POST", b"{}", headers("k", "/messages"), run)
     assert other == Reply(200, b"2")
@@ -117,7 +109,7 @@ async def test_the_key_belongs_to_its_route() -> None:
 async def test_a_passing_failure_is_not_kept(passing: Reply | Exception) -> None:
     """The resent request runs again, under the same derived ids."""
     run, ran = answering(passing, Reply(200, b"1"))
-    idempotency = Idempotency(Memory(), 600)
+    idempotency = idempotency_on(Memory())
     if isinstance(passing, Exception):
         with pytest.raises(type(passing)):
             await idempotency.once("POST", b"{}", headers("k"), run)
@@ -130,15 +122,25 @@ async def test_a_passing_failure_is_not_kept(passing: Reply | Exception) -> None
 async def test_a_final_problem_is_kept() -> None:
     """A 404 stays the answer to this key."""
     run, ran = answering(NotFound("no such thing"))
-    idempotency = Idempotency(Memory(), 600)
+    idempotency = idempotency_on(Memory())
     first = await idempotency.once("POST", b"{}", headers("k"), run)
     second = await idempotency.once("POST", b"{}", headers("k"), run)
     assert (first.status, second.status, second.body, len(ran)) == (404, 404, first.body, 1)
 
 
+async def test_a_key_that_was_forgotten_is_another_request() -> None:
+    """Its ids are derived anew, or what it asks for would be taken for what it had asked for before."""
+    memory = Memory()
+    run, ran = answering(Reply(200, b"1"), Reply(200, b"2"))
+    await idempotency_on(memory).once("POST", b"{}", headers("k"), run)
+    memory.records.clear()
+    assert await idempotency_on(memory).once("POST", b"{}", headers("k"), run) == Reply(200, b"2")
+    assert ran[0] != ran[1]
+
+
 async def test_of_two_at_once_both_run_and_the_first_answer_wins() -> None:
     """The second finds no answer yet, runs under the same ids, and gives what the first stored meanwhile."""
-    idempotency = Idempotency(Memory(), 600)
+    idempotency = idempotency_on(Memory())
     inner, ran = answering(Reply(200, b"inner"))
 
     async def outer(scope_key: str | None) -> Reply:

@@ -68,9 +68,7 @@ async def test_a_name_that_leads_inside_is_not_dialled(client: Client, sink: Sin
     """Its delivery dies of the same phrase as one to a host that does not exist: nobody maps our network."""
     names = [socket.gethostname(), "ip6-loopback", "no-such-host.invalid"]
     port = sink.address[1]
-    await asyncio.gather(
-        *(client.send(f"http://{name}:{port}/", f"{key}-{name}", {}, max_size=1) for name in names)
-    )
+    await asyncio.gather(*(client.send(f"http://{name}:{port}/", f"{key}-{name}", {}, max_size=1) for name in names))
 
     for name in names:
         (row,) = await client.until_status(f"{key}-{name}", "dead", within_s=20)

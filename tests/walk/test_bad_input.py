@@ -150,7 +150,9 @@ async def test_a_method_that_is_not_there_is_a_405(client: Client, method: str, 
     assert {name.strip() for name in answer.headers["Allow"].split(",")} == allowed
 
 
-@pytest.mark.parametrize("path", ["/nope", "/api/v1", "/api/v1/messages", "/api/v1/buffers/", "//", "/%00", "/%C3%A9", "/%FF"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/api/v1", "/api/v1/messages", "/api/v1/buffers/", "//", "/%00", "/%C3%A9", "/%FF"]
+)
 async def test_a_path_that_is_not_there_is_a_404(client: Client, path: str) -> None:
     """In the same shape as every error."""
     assert is_problem(await client.call("GET", path), 404)

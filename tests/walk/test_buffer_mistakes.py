@@ -26,7 +26,7 @@ def ids_of(request: Received) -> list[str]:
 
 
 async def test_arrivals_during_a_delivery_get_a_full_window(client: Client, sink: Sink, key: str) -> None:
-    """omni PR#880: two replies a burst, because what arrived while a flush was under way was flushed right behind it."""
+    """omni PR#880: two replies a burst, because what arrived during a flush was flushed right behind it."""
     sink.on("/hook", Reply(delay_s=0.5), Reply())
     await client.send(sink.url(), key, {}, wait_time=0.1, message_id="a")
     await sink.wait_for_requests(1)
@@ -82,7 +82,7 @@ async def test_the_newest_message_says_how_long_to_wait(client: Client, sink: Si
 
 
 async def test_every_message_of_a_burst_reaches_the_webhook(client: Client, sink: Sink, key: str) -> None:
-    """omni #225, Evolution processDebounce: only the last message did; the text, media and ids of the others vanished."""
+    """omni #225, Evolution processDebounce: only the last message did; text, media and ids of the others vanished."""
     burst = [{"text": "look"}, {"media": "photo.jpg", "caption": "this"}, {"text": "nice?", "pushName": "Ana"}]
     for number, payload in enumerate(burst):
         await client.send(sink.url(), key, payload, wait_time=0.2, message_id=f"wa-{number}")
@@ -207,9 +207,7 @@ async def test_messages_at_the_same_moment_are_one_batch(client: Client, sink: S
     assert sorted(ids_of(sink.requests[0])) == sorted(f"m{number}" for number in range(200))
 
 
-async def test_a_steady_stream_is_neither_starved_nor_sent_piece_by_piece(
-    client: Client, sink: Sink, key: str
-) -> None:
+async def test_a_steady_stream_is_neither_starved_nor_sent_piece_by_piece(client: Client, sink: Sink, key: str) -> None:
     """Chatwoot PR#15133: "discard if newer" without waiting paid for an answer to every message, and under a steady
     stream none was ever used."""
     sent = 0

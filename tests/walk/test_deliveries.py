@@ -31,13 +31,11 @@ async def dead_letter(client: Client, sink: Sink, key: str, path: str = "/gone")
     sink.on(path, Reply(status=410))
     await client.send(sink.url(path), key, {}, max_size=1)
 
-    async def died() -> dict[str, Any] | None:
-        rows = [row for row in await client.deliveries(key=key, status="dead") if row["id"] not in known]
-        return rows[0] if rows else None
+    async def died() -> list[dict[str, Any]]:
+        return [row for row in await client.deliveries(key=key, status="dead") if row["id"] not in known]
 
-    dead = await until(died, what="the delivery is dead")
-    assert dead is not None
-    return dead
+    rows: list[dict[str, Any]] = await until(died, what="the delivery is dead")
+    return rows[0]
 
 
 async def test_a_delivered_one_says_all_about_itself(client: Client, sink: Sink, key: str) -> None:
@@ -256,7 +254,8 @@ async def test_the_list_is_filtered_by_status_and_key(client: Client, sink: Sink
 
 
 @pytest.mark.parametrize(
-    ("query", "pointer"), [("status=bogus", "status"), ("status=", "status"), ("key=", "key"), ("key=" + "x" * 257, "key")]
+    ("query", "pointer"),
+    [("status=bogus", "status"), ("status=", "status"), ("key=", "key"), ("key=" + "x" * 257, "key")],
 )
 async def test_a_bad_filter_is_a_400(client: Client, query: str, pointer: str) -> None:
     """Naming the parameter."""

@@ -74,8 +74,9 @@ async def test_the_reference_library_verifies_every_attempt(client: Client, sink
         with pytest.raises(WebhookVerificationError):
             Webhook("whsec_" + "A" * 32).verify(request.body, request.headers)
     signed = datetime.fromtimestamp(int(first.headers["webhook-timestamp"]), UTC)
-    assert Webhook(SECRET).sign(first.headers["webhook-id"], signed, first.body.decode()) == (
-        first.headers["webhook-signature"]
+    assert (
+        Webhook(SECRET).sign(first.headers["webhook-id"], signed, first.body.decode())
+        == (first.headers["webhook-signature"])
     )
 
 

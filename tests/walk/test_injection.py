@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.behaviours import Raw, Reply
-from tests.support.client import BUFFERS, DELIVERIES, MESSAGE, Client, message, quoted, raw_exchange
+from tests.support.client import BUFFERS, DELIVERIES, MESSAGE, Answer, Client, message, quoted, raw_exchange
 from tests.support.node import NodeProcess
 from tests.support.sink import Sink
 from tests.walk.test_bad_input import planted
@@ -114,9 +114,7 @@ async def test_no_request_breaks_a_log_line(client: Client, node: NodeProcess, s
     assert lines_of(text)
 
 
-async def test_no_answer_of_a_webhook_breaks_anything(
-    client: Client, node: NodeProcess, sink: Sink, key: str
-) -> None:
+async def test_no_answer_of_a_webhook_breaks_anything(client: Client, node: NodeProcess, sink: Sink, key: str) -> None:
     """Its body is an excerpt of printable text, its reason phrase and headers are nobody's business."""
     before = len(logged(node))
     sink.next(
@@ -139,7 +137,7 @@ async def test_no_secret_is_ever_shown(client: Client, node: NodeProcess, sink: 
     line, not in a metric."""
     webhook = {"headers": HEADERS, "secret": SECRET, "max_retries": 1}
     sink.on("/failing", Reply(status=500), Raw(b"no http"), Reply())
-    answers = []
+    answers: list[Answer] = []
     good = message(sink.url("/failing"), key, {}, max_size=1, webhook=webhook)
     for body in (
         good,

@@ -164,9 +164,7 @@ async def test_batches_of_one_partition_are_paged_too(client: Client, sink: Sink
     assert sorted(each for each in rows if each.startswith(key)) == sorted(keys)
 
 
-async def test_a_page_holds_at_most_its_limit_and_the_last_has_no_cursor(
-    client: Client, sink: Sink, key: str
-) -> None:
+async def test_a_page_holds_at_most_its_limit_and_the_last_has_no_cursor(client: Client, sink: Sink, key: str) -> None:
     """The cursor is opaque and can be used again."""
     for number in range(3):
         await client.send(sink.url(), f"{key}-{number}", {}, wait_time=60)

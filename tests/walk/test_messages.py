@@ -10,7 +10,7 @@ import pytest
 from tests.support.behaviours import Reply
 from tests.support.client import MESSAGE, Client, is_problem, message
 from tests.support.sink import Sink
-from tests.support.until import steady
+from tests.support.until import passing
 
 
 async def test_the_answer_has_the_older_services_fields_and_two_more(client: Client, sink: Sink, key: str) -> None:
@@ -31,10 +31,10 @@ async def test_the_answer_has_the_older_services_fields_and_two_more(client: Cli
 async def test_ids_are_made_or_kept(client: Client, sink: Sink, key: str) -> None:
     """Two messages never share a made one; a given one comes back as it is."""
     made = [(await client.send(sink.url(), key, {}))["message_id"] for _ in range(2)]
-    given = await client.send(sink.url(), key, {}, message_id=" ~ any printable: \"ascii\" \\ ")
+    given = await client.send(sink.url(), key, {}, message_id=' ~ any printable: "ascii" \\ ')
 
     assert len(set(made)) == 2
-    assert given["message_id"] == " ~ any printable: \"ascii\" \\ "
+    assert given["message_id"] == ' ~ any printable: "ascii" \\ '
 
 
 async def test_a_known_message_is_not_added_twice(client: Client, sink: Sink, key: str) -> None:
@@ -53,7 +53,8 @@ async def test_a_known_message_is_not_added_twice(client: Client, sink: Sink, ke
 
 async def test_a_known_message_is_not_added_after_its_batch_has_gone(client: Client, sink: Sink, key: str) -> None:
     """Filled, flushed or timed out and delivered: it opens no new batch."""
-    for number, options in enumerate(({"max_size": 1}, {"wait_time": 60}, {"wait_time": 0.05}), 1):
+    ways: list[dict[str, Any]] = [{"max_size": 1}, {"wait_time": 60}, {"wait_time": 0.05}]
+    for number, options in enumerate(ways, 1):
         name = f"m{number}"
         await client.send(sink.url(), key, {}, message_id=name, **options)
         if options == {"wait_time": 60}:
@@ -103,7 +104,8 @@ async def test_a_duplicate_moves_no_deadline(client: Client, sink: Sink, key: st
     while not sink.count:
         sent += 1
         assert (await client.send(sink.url(), key, {}, **options))["duplicate"]
-        await steady(lambda: sent < 20, 0.05, what="the debounce ends")
+        assert sent < 20
+        await passing(0.05)
 
     assert sink.requests[0].headers["x-buffer-size"] == "1"
     assert sink.count == 1

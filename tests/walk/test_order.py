@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 
-from tests.support.behaviours import Drip, Flood, Hang, Reply, Reset
+from tests.support.behaviours import Behaviour, Drip, Flood, Hang, Reply, Reset
 from tests.support.client import DELIVERIES, Client
 from tests.support.ledger import Ledger
 from tests.support.node import NodeProcess
@@ -52,7 +53,7 @@ async def test_one_request_of_a_key_at_a_time(client: Client, sink: Sink, key: s
     requests = await sink.wait_for_requests(4)
 
     assert [request.body for request in requests] == [b'{"n":%d}' % number for number in range(4)]
-    gaps = [later.at - earlier.at for earlier, later in zip(requests, requests[1:], strict=False)]
+    gaps = [later.at - earlier.at for earlier, later in pairwise(requests)]
     assert min(gaps) >= 0.149
 
 
@@ -97,7 +98,13 @@ async def test_webhooks_that_misbehave_hurt_nobody_else(
 ) -> None:
     """Hanging, dripping, resetting, refusing, answering 300 MB: a healthy one is served as if they were not there,
     and the node grows by nothing to speak of."""
-    troubles = {"hang": Hang(), "drip": Drip(part="head"), "reset": Reset(), "flood": Flood(), "slow": Reply(delay_s=3)}
+    troubles: dict[str, Behaviour] = {
+        "hang": Hang(),
+        "drip": Drip(part="head"),
+        "reset": Reset(),
+        "flood": Flood(),
+        "slow": Reply(delay_s=3),
+    }
     before_kb = resident_kb(node.pid)
     async with Sink() as hang, Sink() as drip, Sink() as reset, Sink() as flood, Sink() as slow:
         bad = dict(zip(troubles, (hang, drip, reset, flood, slow), strict=True))
@@ -148,9 +155,7 @@ async def test_a_host_that_comes_back_is_served_again(client: Client, key: str) 
     """Its breaker lets a probe through; all that waited is delivered."""
     port = free_port()
     for number in range(8):
-        await client.send(
-            f"http://127.0.0.1:{port}/", f"{key}-{number}", {}, max_size=1, webhook={"max_retries": 12}
-        )
+        await client.send(f"http://127.0.0.1:{port}/", f"{key}-{number}", {}, max_size=1, webhook={"max_retries": 12})
     await client.until_status(f"{key}-0", "retrying")
     async with Sink(port=port) as back:
         await back.wait_for_requests(8, 15)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 from email.utils import formatdate
+from itertools import pairwise
 
 import pytest
 
@@ -93,7 +94,7 @@ async def test_waits_double_and_the_tries_run_out(client: Client, sink: Sink, ke
     assert len({request.body for request in sink.requests}) == 1
     stamps = [int(request.headers["webhook-timestamp"]) for request in sink.requests]
     assert all(abs(stamp - request.at) <= 1.5 for stamp, request in zip(stamps, sink.requests, strict=True))
-    waits = [later.at - earlier.at for earlier, later in zip(sink.requests, sink.requests[1:], strict=False)]
+    waits = [later.at - earlier.at for earlier, later in pairwise(sink.requests)]
     for n, wait_s in enumerate(waits):
         assert RETRY_DELAY_S * 2**n * 0.8 <= wait_s <= RETRY_DELAY_S * 2**n * 1.2 + LATE_S
 
@@ -178,4 +179,3 @@ async def test_a_success_is_one_however_its_answer_goes_on(client: Client, sink:
         (row,) = await client.until_status(key + path, "delivered")
         assert [attempt["status_code"] for attempt in row["attempts"]] == [200], path
     assert sink.count == len(paths)
-

@@ -74,4 +74,4 @@ class ValkeyPartitions:
         prefixes = [PREFIXES[partition] for partition in partitions]
         reply = await self._runner.cold("census", (OWNERS[partitions[0]],), prefixes)
         open_batches, undelivered, oldest_ms, claimed = reply
-        return Census(open_batches, undelivered, oldest_ms, [name.decode() for name in claimed])
+        return Census(open_batches, undelivered, oldest_ms, tuple(name.decode() for name in claimed))

@@ -145,12 +145,15 @@ class ValkeyStore:
             raise StoreAway("the store has changed")
 
     async def _replay(self, connection: AbstractConnection) -> None:
-        """Append again what was acknowledged lately, before anybody else can: the order within a key stays."""
+        """Append again what was acknowledged lately, before anybody else can: the order within a key stays.
+
+        Also when memory is full: what was acknowledged had its room already, and there is a bound to it.
+        """
         entries = self.unreplayed()
-        script = self._scripts["append"]
+        source = self._scripts["append"].source.replace(b"#!lua\n", b"#!lua flags=allow-oom\n", 1)
         for chunk in (entries[at : at + REPLAY_MESSAGES] for at in range(0, len(entries), REPLAY_MESSAGES)):
             keys, arguments = self.batches.append_call(chunk)
-            await _ask(connection, "EVALSHA", script.sha, len(keys), *keys, *arguments)
+            await _ask(connection, "EVAL", source, len(keys), *keys, *arguments)
         self.on_replayed(len(entries))
 
     def _opened(self) -> None:
@@ -162,8 +165,11 @@ class ValkeyStore:
         """The store says which format and how many partitions its data has; a new one is told."""
         wanted = {"format": str(FORMAT), "partitions": str(PARTITIONS)}
         for field, value in wanted.items():
-            await _ask(connection, "HSETNX", CONFIG, field, value)
-            found = (await _ask(connection, "HGET", CONFIG, field)).decode()
+            found = await _ask(connection, "HGET", CONFIG, field)
+            if found is None:  # only then write: a store that is full must still be usable, or it would stay full
+                await _ask(connection, "HSETNX", CONFIG, field, value)
+                found = await _ask(connection, "HGET", CONFIG, field)
+            found = found.decode()
             if found != value:
                 self.unfit = StoreUnfit(f"the store holds data with {field} {found}, this node wants {field} {value}")
                 raise StoreAway(str(self.unfit))
