@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run dev test lint fmt typecheck benchmark redis-server lock clean
+.PHONY: help setup run dev test lint fmt typecheck benchmark test-packages lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -42,11 +42,12 @@ typecheck: $(DEV_STAMP) ## Check types (mypy --strict)
 benchmark: $(DEV_STAMP) ## Measure speed beside a handler that does nothing
 	@$(PY) -m tests.bench $(ARGS)
 
-redis-server: ## Install Debian's redis-server where that is possible: some tests use it too
-	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-		&& apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-		apt-get -qq install -y --no-install-recommends redis-server >/dev/null; } \
-		|| echo "redis-server is not installed and cannot be installed here"
+test-packages: ## Install from Debian what some tests want (redis-server, chromium), where that is possible
+	@for program in redis-server chromium; do \
+		command -v $$program >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+			&& apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
+			apt-get -qq install -y --no-install-recommends $$program >/dev/null; } \
+			|| echo "$$program is not installed and cannot be installed here"; done
 
 lock: | $(PY) ## Write requirements/*.lock anew from pyproject.toml
 	@$(INSTALL) $(UV)

@@ -33,7 +33,8 @@ from actors.ports import (
 )
 from actors.runtime.wheel import Wheel
 
-RUNNING_MAX = 512
+RUNNING_MAX = 2048
+"""Attempts of a node: sixty hosts that all hang leave room for the others."""
 HOSTS_QUIET_MAX = 1024
 """Hosts whose failures are remembered while nothing is delivered to them."""
 BULK_PAGE = 100

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -24,12 +25,14 @@ from router.settings import Settings
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """Allocations before a collection; almost nothing here is cyclic, and a full collection looks at every open buffer."""
+FILES_MAX = 65_536
 NodeFactory = Callable[[Settings, str, Callable[[str], None]], Node]
 
 
 def run(settings: Settings, make_node: NodeFactory = Node) -> int:
     """Run a node until SIGTERM or SIGINT; gives the exit code."""
     logs.configure(sys.stderr, level=settings.log_level)
+    _allow_many_connections()
     with ExitStack() as held:
         if settings.redis_url is None:
             held.enter_context(data_dir_lock(settings))
@@ -50,6 +53,14 @@ class Engine(Protocol):
     async def start(self) -> str: ...
     async def stop(self) -> None: ...
     async def wait_exit(self) -> int: ...
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files as far as the system lets us: each client and each webhook is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _progress(line: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from actors.host import STARTED_MAX
 from tests.conftest import NodeFactory
 from tests.support.behaviours import Hang, Reply
-from tests.support.client import Client
+from tests.support.client import Client, raw_connection
 from tests.support.node import NodeProcess, answers_200
 from tests.support.sink import Sink
 from tests.support.talkers import Talkers
@@ -222,15 +222,14 @@ async def test_a_stop_while_the_embedded_store_hangs(
     for number in range(20):
         await client.send(sink.url("/hanging"), f"k{number}", {}, max_size=1, webhook={"timeout": 60})
     await sink.wait_for_requests(16)
-    _, half_sent = await asyncio.open_connection("127.0.0.1", node.port)
-    half_sent.write(b"POST /api/v1/message HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-    os.kill(engine, signal.SIGSTOP)
-    sends = [asyncio.ensure_future(client.try_send(sink.url(), f"n{number}", {})) for number in range(20)]
-    assert (await client.call("GET", "/livez")).status == 200  # the others are being handled by now
+    async with raw_connection(node.port) as (_, half_sent):
+        half_sent.write(b"POST /api/v1/message HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        os.kill(engine, signal.SIGSTOP)
+        sends = [asyncio.ensure_future(client.try_send(sink.url(), f"n{number}", {})) for number in range(20)]
+        assert (await client.call("GET", "/livez")).status == 200
 
-    stopped = await node.sigterm()
+        stopped = await node.sigterm()
 
-    half_sent.close()
     assert set(await asyncio.gather(*sends)) <= {503, 0}
     assert (stopped.exit_code, stopped.seconds < STOP_S) == (0, True), f"{stopped}\n{node.output()}"
     await until(lambda: not Path(f"/proc/{engine}").exists(), 1, what="the engine is gone")

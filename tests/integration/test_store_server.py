@@ -129,6 +129,27 @@ async def test_a_server_that_cannot_take_what_was_acknowledged_is_not_used_yet(o
         assert told.events == [1, "changed"]
 
 
+async def test_a_full_server_takes_back_what_it_had_acknowledged(own_store: ValkeyServer) -> None:
+    """And is used, so that it can be emptied; new messages are refused."""
+    told = Told(entry("k", "m1"), entry("k", "m2"))
+    async with connected(own_store, prepare=told.watch) as store:
+        hand = Hand(own_store, store)
+        for one in told.acknowledged:
+            await store.batches.append([one])
+        await hand.take(PARTITION)
+        await asyncio.to_thread(own_store.kill9)
+        (log,) = own_store.directory.glob("appendonlydir/*.incr.aof")
+        own_store.cut_aof(log.stat().st_size // 2)
+        await asyncio.to_thread(own_store.start, "--maxmemory", "1", "--maxmemory-policy", "noeviction")
+
+        assert await when_back(lambda: hand.open_ids("k")) == ["m1", "m2"]
+        assert told.events == [2, "changed"]
+        with pytest.raises(StoreAway, match="memory"):
+            await hand.append("k", "m3")
+        await hand.take(PARTITION)
+        assert isinstance(await hand.close("k"), ClosedBatch)
+
+
 async def test_the_first_server_is_no_change(own_store: ValkeyServer) -> None:
     """Nothing was acknowledged before it."""
     told = Told(entry("k", "m1"))

@@ -7,7 +7,8 @@ sent as they are written; `quoted` makes one path segment of a key.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote
@@ -138,15 +139,23 @@ class Client:
         return await until(reached, within_s, what=f"the deliveries of {key} are {wanted}")
 
 
-async def raw_exchange(port: int, request: bytes, *, within_s: float = 10.0) -> bytes:
-    """Send bytes as they are and give all that comes back until the server closes."""
+@asynccontextmanager
+async def raw_connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection for bytes as they are; closed for good at the end, whatever the node did to it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(request)
-        async with asyncio.timeout(within_s):
-            return await reader.read()
+        yield reader, writer
     finally:
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def raw_exchange(port: int, request: bytes, *, within_s: float = 10.0) -> bytes:
+    """Send bytes as they are and give all that comes back until the server closes."""
+    async with raw_connection(port) as (reader, writer), asyncio.timeout(within_s):
+        writer.write(request)
+        return await reader.read()
 
 
 def is_problem(answer: Answer, status: int, *, pointer: str | None = None) -> bool:

@@ -106,8 +106,11 @@ class Sink:
         """Stop listening and cut every connection."""
         if self._server is not None:
             self._server.close()
-            for connection in tuple(self._live):
-                connection.cut()
+            await asyncio.sleep(0)  # what was just being accepted is a connection now
+            while self._live:
+                for connection in tuple(self._live):
+                    connection.cut()
+                await asyncio.sleep(0)
             await self._server.wait_closed()
         if self._log is not None:
             os.close(self._log)

@@ -1,90 +1,38 @@
-"""All buffer actors of a node: what callers are told, what reaches the store, what a crash costs."""
+"""All buffer actors of a node: what callers are told, and what reaches the store."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import tracemalloc
 from collections.abc import Sequence
 
 import pytest
 
 from actors.buffer import RETRY_CLOSE_S, Buffer
-from actors.buffers import Buffers
 from actors.committer import QUEUE_BYTES_MAX
 from actors.core.ids import derived_delivery_id
 from actors.core.partition import locate
-from actors.ownership import Ownership
 from actors.ports import (
     Appended,
     ClosedBatch,
     DueBatch,
     Entry,
-    Fenced,
     ListCursor,
     NothingOpen,
     Overloaded,
     Ready,
     StoreAway,
 )
-from actors.runtime.supervisor import KEY_LIMIT, QUARANTINE_S
-from actors.runtime.wheel import EARLY_S, FINE_S
+from tests.support.buffer_rig import LATE_S_MAX, BufferRig
 from tests.support.doubles import Stage, make_entry, observed, value
-from tests.support.memory_store import NODE, MemoryStore
 from tests.support.until import passing
 from tests.support.virtual_time import in_virtual_time, ticks
-
-LATE_S_MAX = FINE_S + EARLY_S + 0.003
-"""A slot of the wheel, a millisecond of the store's clock, and the store's answer."""
-
-
-class Rig:
-    """Buffers over a store in memory; `ready` is what was handed on to be delivered."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.store = MemoryStore()
-        self.ownership = Ownership(NODE, self.store, stage.meters)
-        self.buffers = Buffers(self.store, self.ownership, stage.supervisor, stage.clock, stage.meters)
-        self.ready: list[tuple[float, Ready]] = []
-        self.buffers.on_closed = self._closed
-        self.buffers.make_delivery_id = self._delivery_id
-        self.ownership.on_lost = self.buffers.forget_partition
-        self.made = 0
-        self.poison: set[str] = set()
-
-    async def start(self) -> Rig:
-        """Hold every partition."""
-        await self.ownership.take_all()
-        return self
-
-    def _closed(self, ready: Ready) -> None:
-        """Note what may start; an actor whose delivery is named poison crashes."""
-        if ready.delivery_id in self.poison:
-            raise RuntimeError("poison")
-        self.ready.append((self.stage.clock.monotonic(), ready))
-
-    def _delivery_id(self, partition: int) -> str:
-        self.made += 1
-        return f"dlv_{partition:02x}{self.made}"
-
-    def closed_ids(self) -> list[str]:
-        """The deliveries that may start."""
-        return [ready.delivery_id for _, ready in self.ready]
-
-    async def crash(self, key: str, number: int) -> None:
-        """Have the key's actor crash: it raises while it hands a full batch on."""
-        entry = make_entry(key, f"crash {number}", max_size=1, batch_id=f"poison {key} {number}")
-        self.poison.add(entry.batch_id)
-        self.store.lines.pop(entry.kid, None)  # else it waits behind the one before, and nothing is handed on
-        await self.buffers.append(entry)
 
 
 @in_virtual_time
 async def test_an_append_is_answered_when_it_is_stored() -> None:
     """Not before; with what the batch holds then."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         rig.store.faults.gates["append"] = asyncio.Event()
         answer = rig.buffers.append(make_entry(payload=b"{}"))
         await passing(0.5)
@@ -101,7 +49,7 @@ async def test_an_append_is_answered_when_it_is_stored() -> None:
 async def test_a_window_closes_in_time_and_is_forgotten() -> None:
     """One close, at the deadline of its first message, and nothing of the key is left in memory."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         began = stage.clock.monotonic()
         for number in range(3):
             await rig.buffers.append(make_entry(message_id=f"m{number}", wait_ms=2000))
@@ -121,7 +69,7 @@ async def test_a_window_closes_in_time_and_is_forgotten() -> None:
 async def test_the_message_that_fills_a_batch_closes_it() -> None:
     """In the store's own script: no close is asked, the timer is taken back, the actor is let go."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         answers = [await rig.buffers.append(make_entry(message_id=f"m{n}", max_size=3)) for n in range(3)]
         assert [answer.size for answer in answers] == [1, 2, 3]
         assert answers[2].closed is not None
@@ -136,7 +84,7 @@ async def test_the_message_that_fills_a_batch_closes_it() -> None:
 async def test_a_debounce_moves_its_deadline_and_no_timer() -> None:
     """Each message moves the deadline away; the timer finds that out when it fires, and the store is asked once."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         began = stage.clock.monotonic()
         for number in range(20):
             await rig.buffers.append(
@@ -154,7 +102,7 @@ async def test_a_debounce_moves_its_deadline_and_no_timer() -> None:
 async def test_a_batch_that_another_node_moved_is_closed_later() -> None:
     """The store says that it is not due yet, and when it will be; the timer is set again for that time."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         began = stage.clock.monotonic()
         await rig.buffers.append(make_entry(wait_ms=1000, max_wait_ms=60_000))
         await passing(0.5)
@@ -170,7 +118,7 @@ async def test_a_batch_that_another_node_moved_is_closed_later() -> None:
 async def test_a_sweep_brings_what_this_node_never_saw() -> None:
     """A batch from before a restart, or that another node appended; hearing of it again changes nothing."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         kid, partition = locate("k")
         await rig.store.append([make_entry(wait_ms=500)])
         deadline_ms = rig.store.open[kid].deadline_ms
@@ -187,7 +135,7 @@ async def test_a_sweep_brings_what_this_node_never_saw() -> None:
 async def test_a_close_that_failed_is_tried_again() -> None:
     """While the store is away every quarter of a second; an answer that was lost is no second batch."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         rig.store.faults.before["close"] = 3
         await rig.buffers.append(make_entry("a", wait_ms=1000))
         began = stage.clock.monotonic()
@@ -205,7 +153,7 @@ async def test_a_close_that_failed_is_tried_again() -> None:
 async def test_a_flush_closes_now() -> None:
     """Under the id that was asked for; asked again with it, it is the same answer and no second batch."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         await rig.buffers.append(make_entry())
         await rig.buffers.append(make_entry(message_id="m2"))
         name = derived_delivery_id(locate("k")[1], "seed")
@@ -223,7 +171,7 @@ async def test_a_flush_closes_now() -> None:
 async def test_a_dropped_batch_is_forgotten() -> None:
     """Its timer too; dropping what is not there says so."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         await rig.buffers.append(make_entry(wait_ms=1000))
         await rig.buffers.append(make_entry(message_id="m2", wait_ms=1000))
         assert await rig.buffers.drop("k") == 2
@@ -235,10 +183,23 @@ async def test_a_dropped_batch_is_forgotten() -> None:
 
 
 @in_virtual_time
+async def test_an_actor_stays_while_somebody_waits_for_it() -> None:
+    """A second one of the same key would count its callers anew."""
+    async with Stage() as stage:
+        rig = await BufferRig(stage).start()
+        rig.store.faults.gates["append"] = asyncio.Event()
+        waiting = rig.buffers.append(make_entry())
+        assert await rig.buffers.flush("k") == NothingOpen()
+        assert len(rig.buffers) == 1
+        rig.store.faults.gates["append"].set()
+        await waiting
+
+
+@in_virtual_time
 async def test_looking_goes_to_the_store() -> None:
     """One batch with its messages, and the list of all."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         await rig.buffers.append(make_entry(payload=b'{"a":1}'))
         batch = await rig.buffers.peek("k")
         assert batch is not None
@@ -252,7 +213,7 @@ async def test_looking_goes_to_the_store() -> None:
 async def test_a_full_mailbox_is_an_honest_overloaded() -> None:
     """As many callers as one key may have wait; one more is refused at once, other keys are not, and it ends."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         rig.store.faults.gates["append"] = asyncio.Event()
         answers = [
             rig.buffers.append(make_entry(message_id=f"m{number}", max_size=1000)) for number in range(Buffer.asks_max)
@@ -274,7 +235,7 @@ async def test_a_full_mailbox_is_an_honest_overloaded() -> None:
 async def test_a_full_commit_queue_is_an_honest_overloaded() -> None:
     """Nothing is stored, and no actor stays behind for a key that was refused."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         gate = rig.store.faults.gates["append"] = asyncio.Event()
         large = b" " * (QUEUE_BYTES_MAX // 2)
         taken: list[asyncio.Future[Appended]] = []
@@ -294,7 +255,7 @@ async def test_a_full_commit_queue_is_an_honest_overloaded() -> None:
 async def test_a_store_that_is_away_is_said_and_leaves_no_actor() -> None:
     """Nobody can know whether it was stored; sent again it is."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         rig.store.faults.before["append"] = 1
         with pytest.raises(StoreAway):
             await rig.buffers.append(make_entry())
@@ -311,7 +272,7 @@ async def test_a_store_that_is_away_is_said_and_leaves_no_actor() -> None:
 async def test_a_caller_that_goes_away_does_not_take_its_message_with_it() -> None:
     """It is stored, closes in time, and its place in the mailbox is free again."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         rig.buffers.append(make_entry(wait_ms=1000)).cancel()
         flushing = stage.supervisor.spawn("flush", _flush(rig, "other"))
         await ticks(2)
@@ -323,7 +284,7 @@ async def test_a_caller_that_goes_away_does_not_take_its_message_with_it() -> No
         assert stage.crashes == []
 
 
-async def _flush(rig: Rig, key: str) -> None:
+async def _flush(rig: BufferRig, key: str) -> None:
     await rig.buffers.flush(key)
 
 
@@ -331,7 +292,7 @@ async def _flush(rig: Rig, key: str) -> None:
 async def test_what_was_stored_is_remembered_before_anybody_is_told() -> None:
     """The tail must hold what a client has an answer for."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         answers: list[asyncio.Future[Appended]] = []
         heard: list[tuple[list[str], list[bool]]] = []
 
@@ -345,132 +306,10 @@ async def test_what_was_stored_is_remembered_before_anybody_is_told() -> None:
 
 
 @in_virtual_time
-async def test_a_crash_replaces_the_actor() -> None:
-    """Its caller was stored and is told so; the next message of the key is taken as if nothing had been."""
-    async with Stage() as stage:
-        rig = await Rig(stage).start()
-        await rig.crash("k", 0)
-        assert value(stage.meters.actor_restarts) == 1
-        assert len(rig.buffers) == 0
-        stored = await rig.buffers.append(make_entry(message_id="after", wait_ms=1000))
-        assert stored.size == 1
-        await passing(5.0)
-        assert len(rig.store.deliveries) == 2
-        assert len(rig.buffers) == 0
-
-
-@in_virtual_time
-async def test_callers_of_an_actor_that_crashes_are_told() -> None:
-    """A flush that it crashed at: nobody can know what became of it."""
-    async with Stage() as stage:
-        rig = await Rig(stage).start()
-        await rig.buffers.append(make_entry())
-        rig.poison.add("dlv_poison")
-        with pytest.raises(StoreAway, match="crashed"):
-            await rig.buffers.flush("k", "dlv_poison")
-        assert len(rig.buffers) == 0
-        await passing(60.0)
-        assert rig.store.faults.count("close") == 1
-
-
-@in_virtual_time
-async def test_a_poison_key_is_quarantined_and_its_neighbours_are_not() -> None:
-    """Five crashes in half a minute are restarts; with the next one the key is left alone for a minute."""
-    async with Stage() as stage:
-        rig = await Rig(stage).start()
-        neighbour = rig.buffers.append(make_entry("neighbour", wait_ms=20_000))
-        for number in range(KEY_LIMIT.restarts):
-            await rig.crash("k", number)
-        assert (await rig.buffers.append(make_entry("k", "still taken"))).size == 1
-        await rig.crash("k", KEY_LIMIT.restarts)
-        with pytest.raises(Overloaded, match="quarantined"):
-            rig.buffers.append(make_entry("k", "refused"))
-        with pytest.raises(Overloaded):
-            await rig.buffers.flush("k")
-        kid, partition = locate("k")
-        rig.buffers.heard([DueBatch(partition, kid, 1, 0)])
-        assert rig.buffers.quarantined == 1
-        assert (await neighbour).size == 1
-        assert (await rig.buffers.append(make_entry("neighbour", "m2"))).size == 2
-        await passing(30.0)
-        assert rig.store.lines[locate("neighbour")[0]] == rig.closed_ids()
-
-
-@in_virtual_time
-async def test_a_quarantine_ends() -> None:
-    """What the store holds of the key is found by the sweep then."""
-    async with Stage() as stage:
-        rig = await Rig(stage).start()
-        for number in range(KEY_LIMIT.restarts + 1):
-            await rig.crash("k", number)
-        await rig.store.append([make_entry("k", "meanwhile", wait_ms=1000)])
-        kid, partition = locate("k")
-        due = DueBatch(partition, kid, rig.store.open[kid].deadline_ms, 1000)
-        rig.buffers.heard([due])
-        assert len(rig.buffers) == 0
-        await passing(QUARANTINE_S)
-        rig.buffers.heard([DueBatch(partition, kid, due.deadline_ms, 0)])
-        await passing(1.0)
-        assert kid not in rig.store.open
-        assert (await rig.buffers.append(make_entry("k", "taken"))).size == 1
-        assert rig.buffers.quarantined == 0
-
-
-@in_virtual_time
-async def test_an_owner_that_was_replaced_stops_at_once() -> None:
-    """Fenced at a close: the partition is nobody's here any more, and its actors are let go without their timers."""
-    async with Stage() as stage:
-        rig = await Rig(stage).start()
-        kid, partition = locate("k")
-        await rig.buffers.append(make_entry(wait_ms=1000))
-        rig.store.lose(partition)
-        await passing(5.0)
-        assert rig.ownership.epoch(partition) == 0
-        assert kid in rig.store.open
-        assert rig.ready == []
-        assert len(rig.buffers) == 0
-        assert rig.store.faults.count("close") == 1
-        assert isinstance(await rig.buffers.flush("k"), Fenced)
-        assert isinstance(await rig.buffers.drop("k"), Fenced)
-
-
-@in_virtual_time
-async def test_a_lost_partition_takes_its_actors_with_it_and_no_others() -> None:
-    """Messages for it are still taken: any node may append."""
-    async with Stage() as stage:
-        rig = await Rig(stage).start()
-        for key in ("a", "b"):
-            await rig.buffers.append(make_entry(key, wait_ms=1000))
-        rig.buffers.forget_partition(locate("a")[1])
-        assert len(rig.buffers) == 1
-        assert (await rig.buffers.append(make_entry("a", "m2", wait_ms=1000))).size == 2
-        await passing(5.0)
-        assert len(rig.ready) == 2
-
-
-@in_virtual_time
-async def test_ten_thousand_keys_due_at_once() -> None:
-    """All are closed once, soon, in calls of a bounded size, and nothing is left."""
-    async with Stage() as stage:
-        rig = await Rig(stage).start()
-        kids = [locate(f"key {number}") for number in range(10_000)]
-        await rig.store.append([make_entry(f"key {number}", wait_ms=3000) for number in range(10_000)])
-        due_at = stage.clock.monotonic() + 3.0
-        rig.buffers.heard([DueBatch(partition, kid, rig.store.open[kid].deadline_ms, 3000) for kid, partition in kids])
-        assert len(rig.buffers) == 10_000
-        await passing(10.0)
-        assert len(set(rig.closed_ids())) == 10_000
-        assert max(at for at, _ in rig.ready) <= due_at + 0.1
-        assert max(len(requests) for name, requests in rig.store.faults.calls if name == "close") <= 256
-        assert len(rig.buffers) == 0
-        assert rig.buffers.mailbox_depth == 0
-
-
-@in_virtual_time
 async def test_drained_waits_for_what_was_asked() -> None:
     """Appends and closes."""
     async with Stage() as stage:
-        rig = await Rig(stage).start()
+        rig = await BufferRig(stage).start()
         rig.store.faults.latency_s = 0.5
         answer = rig.buffers.append(make_entry())
         await rig.buffers.drained()
@@ -480,32 +319,3 @@ async def test_drained_waits_for_what_was_asked() -> None:
         await rig.buffers.drained()
         await ticks(2)
         assert flushing.done()
-
-
-IDLE_BYTES_MAX = 600
-ACTORS = 10_000
-
-
-@in_virtual_time
-async def test_an_idle_buffer_has_no_task_and_costs_little() -> None:
-    """With its place in the table and in the wheel: at most 600 bytes, measured over ten thousand."""
-    async with Stage() as stage:
-        rig = await Rig(stage).start()
-        tasks = asyncio.all_tasks()
-        now_ms = rig.store.now_ms()
-        gc.collect()
-        tracemalloc.start()
-        before, _ = tracemalloc.get_traced_memory()
-        for number in range(ACTORS):
-            kid, partition = locate(f"key {number}")
-            # Spread as real ones are: a deadline of its own each, so that hardly two share a slot of the wheel.
-            wait_ms = 2000 + number * 7919 % 60_000
-            rig.buffers.heard([DueBatch(partition, kid, now_ms + wait_ms, wait_ms)])
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert len(rig.buffers) == ACTORS
-        assert (after - before) / ACTORS <= IDLE_BYTES_MAX
-        await ticks()
-        assert asyncio.all_tasks() == tasks
-        assert rig.buffers.mailbox_depth == 0

@@ -38,6 +38,7 @@ async def test_telling_it_again_changes_nothing() -> None:
         ready = await rig.batch()
         later = Ready(ready.partition, ready.delivery_id, ready.host, 500)
         rig.offer(later, later)
+        assert len(rig.deliveries._wheel) == 1
         await passing(0.6)
         for _ in range(5):
             rig.offer(ready)
@@ -172,14 +173,19 @@ async def test_a_dead_hosts_deliveries_come_to_their_end() -> None:
 
 @in_virtual_time
 async def test_a_host_that_stays_dead_does_not_heap_up_timers() -> None:
-    """One that was overtaken by an earlier one comes to nothing when it fires."""
+    """One that was overtaken by an earlier one comes to nothing when it fires: it does not set another."""
     async with Stage() as stage:
         rig = await DeliveryRig(stage).start()
         await rig.open_breaker()
+        rig.webhooks.took_s[DEAD] = 0.2
+        pending: list[int] = []
         for _ in range(200):
-            rig.offer(*await rig.batches(1, DEAD))
-            await passing(5.0)
-        assert rig.clock.pending <= 5
+            rig.offer(await rig.batch(DEAD, max_retries=20))
+            rig.offer_due()
+            await passing(0.5)
+            pending.append(rig.clock.pending)
+        assert set(pending[60:]) == {1}, "some that no longer mean anything stayed alive"
+        await rig.deliveries.drain(0.0)
 
 
 @in_virtual_time
@@ -385,6 +391,24 @@ async def test_hosts_that_failed_are_remembered_within_bounds() -> None:
         rig.offer(*[await rig.batch(f"h{number}.example") for number in range(HOSTS_QUIET_MAX + 300)])
         await passing(1.0)
         assert list(rig.deliveries._hosts) == [DEAD]
+
+
+@in_virtual_time
+async def test_a_host_that_failed_and_is_busy_is_not_forgotten() -> None:
+    """However many fail after it: a second line for it would be twice the load."""
+    async with Stage() as stage:
+        rig = await DeliveryRig(stage).start()
+        rig.webhooks.default = REFUSED
+        rig.offer(await rig.batch(DEAD, max_retries=0))
+        await passing(1.0)
+        rig.webhooks.took_s[DEAD] = 100.0
+        rig.offer(*await rig.batches(CONCURRENCY, DEAD))
+        rig.offer(*[await rig.batch(f"h{number}.example", max_retries=0) for number in range(HOSTS_QUIET_MAX + 1)])
+        await passing(1.0)
+        rig.offer(*await rig.batches(CONCURRENCY, DEAD))
+        await passing(1.0)
+        assert rig.webhooks.under_way[DEAD] == CONCURRENCY
+        await rig.deliveries.drain(0.0)
 
 
 @in_virtual_time

@@ -271,6 +271,16 @@ def test_the_quarantine_is_bounded() -> None:
     assert held.holds("key150")
 
 
+def test_crashes_of_many_keys_are_remembered_within_bounds() -> None:
+    """Of keys that crash once in a while only the newest are known: an old one's crashes are forgotten."""
+    held, _ = quarantine(keys_max=100)
+    for _ in range(KEY_LIMIT.restarts):
+        held.crashed("old")
+    for number in range(100):
+        held.crashed(f"key{number}")
+    assert not held.crashed("old")
+
+
 @given(
     crashes=st.lists(
         st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from([0.0, 1.0, 7.0, 31.0, 61.0])), max_size=60

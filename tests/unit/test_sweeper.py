@@ -128,6 +128,16 @@ async def test_a_dead_hosts_backlog_hides_nobody() -> None:
 
 
 @in_virtual_time
+async def test_a_short_backlog_is_not_passed_over() -> None:
+    """Nothing can be hidden behind it, and what makes room is seen by the next sweep."""
+    async with Stage() as stage:
+        rig = await rig_of(stage)
+        await rig.open_breaker()
+        await rig.in_partition(3, ROWS_MAX - 1, DEAD)
+        assert [await rig.sweeper.run_once() for _ in range(3)] == [(0, ROWS_MAX - 1)] * 3
+
+
+@in_virtual_time
 async def test_what_was_passed_over_is_found_again() -> None:
     """At the end of the backlog the sweep begins anew at its front."""
     async with Stage() as stage:

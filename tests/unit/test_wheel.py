@@ -129,6 +129,27 @@ def test_what_is_handed_out_may_arm_and_disarm() -> None:
     assert got[-1][1] == pytest.approx(got[3][1] + 1.0, abs=LATE_S_MAX)
 
 
+def test_an_item_is_not_early_by_a_rounding_error() -> None:
+    """A turn that comes late may fall exactly onto a slot. Who is woken then, sees that it is not time by a trillionth
+    of a second, and asks again would be handed out again and again in that turn."""
+    clock = ManualClock()
+    due_at = math.nextafter(3 * FINE_S, 1.0)
+    early: list[float] = []
+
+    def on_due(item: str) -> None:
+        if item == "a" and clock.monotonic() < due_at:
+            early.append(clock.monotonic())
+
+    wheel: Wheel[str] = Wheel(clock, on_due)
+    wheel.arm("a", due_at)
+    wheel.arm("b", 2 * FINE_S)
+    clock._now = 3 * FINE_S  # the loop was busy until then
+    clock.advance(0.0)
+    assert early == []
+    clock.advance(1.0)
+    assert len(wheel) == 0
+
+
 @in_virtual_time
 async def test_ten_thousand_at_once_are_handed_out_in_bites() -> None:
     """The loop gets a turn after each bite, and no time is lost between them."""

@@ -78,7 +78,7 @@ async def test_the_age_of_what_waits_is_shown_and_falls(
     node = make_node({"RETRY_DELAY": "50ms"}, redis_url=valkey.url)
     await node.start()
     client = Client(http, node.url)
-    sink.on("/hook", Reply(status=503, headers=(("Retry-After", "2"),)), Reply())
+    sink.on("/hook", Reply(status=503, headers=(("Retry-After", "3"),)), Reply())
     await client.send(sink.url(), "k", {}, max_size=1)
 
     async def age() -> float:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.client import DELIVERIES, MESSAGE, Client, is_problem, raw_exchange
+from tests.support.client import DELIVERIES, MESSAGE, Client, is_problem, raw_connection, raw_exchange
 from tests.support.node import NodeProcess
 from tests.support.sink import Sink
 
@@ -176,12 +176,9 @@ async def test_a_length_that_lies_changes_nothing(node: NodeProcess, client: Cli
     short = await raw_exchange(node.port, head + b"Content-Length: %d\r\n\r\n" % (len(body) - 5) + body)
     assert b" 400 " in short.splitlines()[0]
 
-    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
-    writer.write(head + b"Content-Length: %d\r\n\r\n" % (len(body) + 5) + body)
-    writer.write_eof()
-    async with asyncio.timeout(5):
+    async with raw_connection(node.port) as (reader, writer), asyncio.timeout(5):
+        writer.write(head + b"Content-Length: %d\r\n\r\n" % (len(body) + 5) + body)
+        writer.write_eof()
         assert not (await reader.read()).startswith(b"HTTP/1.1 2")
-    writer.close()
-
     assert (await client.buffer(key)).status == 404
     assert await client.deliveries(key=key) == []

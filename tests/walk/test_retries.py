@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.support.behaviours import Behaviour, Hang, Raw, Reply, Reset, redirect
+from tests.support.behaviours import Behaviour, GzipBomb, Hang, Raw, Reply, Reset, redirect
 from tests.support.client import Client
 from tests.support.sink import Sink
 from tests.support.until import steady
@@ -171,6 +171,7 @@ async def test_no_answer_is_a_failure(client: Client, sink: Sink, key: str, trou
 async def test_a_success_is_one_however_its_answer_goes_on(client: Client, sink: Sink, key: str) -> None:
     """After the status line nothing can make it a failure: to send again would be to send twice."""
     paths = ("/drip", "/flood", "/gzip", "/reset-answer")
+    sink.on("/gzip", GzipBomb(4 * 1024 * 1024))  # the default takes so long to make that the others would time out
     await asyncio.gather(
         *(client.send(sink.url(path), key + path, {}, max_size=1, webhook={"timeout": 0.5}) for path in paths)
     )

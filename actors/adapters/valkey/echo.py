@@ -42,6 +42,8 @@ class Ear(asyncio.Protocol):
     ) -> None:
         self._reader = Reader(notEnoughData=_INCOMPLETE)
         self._hear = hear
+        self.subscribed: asyncio.Future[None] = loop.create_future()
+        """Resolved when the server has confirmed the subscription: what is published before is not heard."""
         self.ended: asyncio.Future[None] = loop.create_future()
         """Resolved when the connection is of no more use."""
         transport.set_protocol(self)
@@ -56,6 +58,8 @@ class Ear(asyncio.Protocol):
                 self.end()
             elif reply[0] == b"message":
                 self._hear(reply[2])
+            elif reply[0] == b"subscribe" and not self.subscribed.done():
+                self.subscribed.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The server closed the connection, or it broke."""
@@ -123,8 +127,10 @@ class Echo:
             await connection.disconnect(nowait=True)
 
     async def _say_while_heard(self, ear: Ear) -> None:
+        either = asyncio.FIRST_COMPLETED
+        await asyncio.wait([ear.subscribed, ear.ended], timeout=CONNECT_DEADLINE_S, return_when=either)
         opened_at = self._now()
-        while not ear.ended.done():
+        while ear.subscribed.done() and not ear.ended.done():
             late_in_s = max(opened_at, self._heard_at or 0.0) + LATE_S - self._now()
             if late_in_s <= 0:
                 return
