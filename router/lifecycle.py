@@ -26,6 +26,10 @@ from router.settings import Settings
 GC_THRESHOLDS = (50_000, 20, 50)
 """Allocations before a collection; almost nothing here is cyclic, and a full collection looks at every open buffer."""
 FILES_MAX = 65_536
+STOP_S = 4.5
+"""From the signal to the exit, whatever hangs; the HTTP contract promises five seconds."""
+ENGINE_STOP_S_MIN = 0.5
+"""A healthy engine has written out its log and gone within a tenth of that."""
 NodeFactory = Callable[[Settings, str, Callable[[str], None]], Node]
 
 
@@ -51,7 +55,7 @@ class Engine(Protocol):
     """A store that this process runs itself."""
 
     async def start(self) -> str: ...
-    async def stop(self) -> None: ...
+    async def stop(self, within_s: float | None = None) -> None: ...
     async def wait_exit(self) -> int: ...
 
 
@@ -74,6 +78,8 @@ class _Process:
         self._make_node = make_node
         self._engine = embedded_engine(settings, _progress) if settings.redis_url is None else None
         self._ending: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._ends_at = 0.0
+        """When the process must be gone, once it was told to end; the engine gets what is left of the time."""
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -84,7 +90,7 @@ class _Process:
         try:
             return await self._serve(await self._engine.start())
         finally:
-            await self._engine.stop()
+            await self._engine.stop(max(self._ends_at - loop.time(), ENGINE_STOP_S_MIN))
 
     async def _serve(self, url: str) -> int:
         node = self._make_node(self._settings, url, self._end)
@@ -108,6 +114,7 @@ class _Process:
 
     def _end(self, fatal: str | None) -> None:
         if not self._ending.done():
+            self._ends_at = asyncio.get_running_loop().time() + STOP_S
             self._ending.set_result(fatal)
 
 

@@ -115,15 +115,15 @@ class EmbeddedValkey:
         await self._until_ready(log_offset)
         return self.url
 
-    async def stop(self) -> None:
-        """End the engine: SIGTERM, which writes out its AOF, and SIGKILL if it has not gone within `STOP_S`."""
+    async def stop(self, within_s: float | None = None) -> None:
+        """End the engine: SIGTERM, which writes out its AOF, and SIGKILL if it has not gone within `within_s` (`STOP_S`)."""
         process = self._process
         if process is None:
             return
         if process.poll() is None:
             process.terminate()
             try:
-                async with asyncio.timeout(STOP_S):
+                async with asyncio.timeout(STOP_S if within_s is None else within_s):
                     await _exit_of(process, PROBE_S)
             except TimeoutError:
                 _kill_group(process.pid)

@@ -66,6 +66,7 @@ async def test_a_frozen_store(client: Client, own_valkey: ValkeyServer, sink: Si
     `Retry-After`; then all goes on, and what was resent under its key is applied once."""
     keyed = {"Idempotency-Key": "caught"}
     caught_body = message(sink.url(), "caught", {"n": 1}, wait_time=60)
+    epochs = own_valkey.command("HGET", "buzon:{00}:own", "ep"), own_valkey.command("HGET", "buzon:{ff}:own", "ep")
     async with Talkers(client, sink.url(), KEYS) as talkers:
         await talkers.more(200)
         own_valkey.freeze()
@@ -101,6 +102,10 @@ async def test_a_frozen_store(client: Client, own_valkey: ValkeyServer, sink: Si
     assert findings.clean, findings
     assert again.status == 200
     assert (await client.buffer("caught")).json["size"] == 1
+    assert epochs == (
+        own_valkey.command("HGET", "buzon:{00}:own", "ep"),
+        own_valkey.command("HGET", "buzon:{ff}:own", "ep"),
+    )
     assert {told.status for told in talkers.told} == {200, 503}
     assert all(told.retry_after for told in talkers.refused)
     assert max(told.took_s for told in talkers.refused) < SUDDEN_S

@@ -331,6 +331,7 @@ async def test_a_delivery_that_stops_its_nodes_is_dead_after_five_claims(hand: H
         assert (await hand.claimed(name)).attempt == attempt
         await hand.take(PARTITION)
 
+    await hand.make_due(name)
     assert await hand.claim(name) == Poisoned(ready_now(behind))
 
     record = await hand.record(name)
@@ -352,6 +353,7 @@ async def test_settled_attempts_are_no_crashes(hand: Hand) -> None:
     await hand.claimed(name)
     await hand.take(PARTITION)
 
+    await hand.make_due(name)
     assert await hand.claim(name) == Poisoned(None)
 
 

@@ -234,6 +234,7 @@ class StoreMachine(RuleBasedStateMachine):
     def claim(self, which: int) -> None:
         """An attempt begins, if it may."""
         name, delivery = self.pick(which, self.startable)
+        self.run(self.hand.make_due(name))
         answer = self.run(self.hand.claim(name))
         if self.lines[delivery.key].waiting[:1] != [name] or delivery.status == "delivering":
             assert answer == NothingOpen()

@@ -136,8 +136,8 @@ class MemoryStore:
         self._seen: set[bytes | str] = set()
 
     def now_ms(self) -> int:
-        """The store's clock."""
-        return int(self._clock.wall() * 1000)
+        """The store's clock: whole milliseconds that have passed, give or take what floating point is off by."""
+        return int(self._clock.wall() * 1000 + 0.01)
 
     async def append(self, entries: Sequence[Entry]) -> Sequence[Appended]:
         """BatchStore."""

@@ -18,6 +18,7 @@ import redis
 from msgspec.structs import replace
 
 from actors.adapters.valkey.deliveries import Kept
+from actors.adapters.valkey.keys import PREFIXES
 from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.store import StoreOptions, ValkeyStore
 from actors.core.ids import IdSource, partition_of
@@ -236,8 +237,14 @@ class Hand:
         """Take a delivery for one attempt."""
         return (await self.store.deliveries.work([await self.named(delivery_id)]))[0]
 
+    async def make_due(self, delivery_id: str) -> None:
+        """Let the time pass that a ready delivery waits for."""
+        ready = f"{PREFIXES[partition_of(delivery_id)]}ready"
+        await self.store.cold.call("ZADD", ready, "XX", 0, delivery_id)
+
     async def claimed(self, delivery_id: str) -> Claimed:
-        """Take a delivery that can be taken."""
+        """Take a delivery that can be taken; if it waits for its time, that comes now."""
+        await self.make_due(delivery_id)
         claimed = await self.claim(delivery_id)
         assert isinstance(claimed, Claimed)
         return claimed

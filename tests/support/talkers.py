@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from tests.support.client import MESSAGE, Client, message
 from tests.support.ledger import Findings, Ledger
-from tests.support.sink import Received, Sink
+from tests.support.sink import Sink
 from tests.support.until import passing, until
 
 
@@ -111,8 +111,3 @@ class Talkers:
         self.told.append(Told(sent_at=began, took_s=took_s, status=answer.status, retry_after=retry_after))
         self.ledger.note(key, name, acknowledged=answer.status == 200)
         return answer.status == 200
-
-
-def sent_once(requests: Sequence[Received]) -> int:
-    """How many webhook-ids were seen."""
-    return len({request.headers["webhook-id"] for request in requests})

@@ -177,8 +177,8 @@ class World:
 
     @property
     def now_ms(self) -> int:
-        """The store's clock."""
-        return T0_MS + int(self.now * 1000)
+        """The store's clock: whole milliseconds that have passed, give or take what floating point is off by."""
+        return T0_MS + int(self.now * 1000 + 1e-6)
 
     def tell(self, message: Inbox) -> None:
         """One message, and what it makes the buffer do."""

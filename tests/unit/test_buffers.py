@@ -223,10 +223,12 @@ async def test_a_full_mailbox_is_an_honest_overloaded() -> None:
         with pytest.raises(Overloaded):
             await rig.buffers.flush("k")
         neighbour = rig.buffers.append(make_entry("other"))
+        assert rig.buffers.mailbox_depth == Buffer.asks_max + 1
         rig.store.faults.gates["append"].set()
         stored = await asyncio.gather(*answers)
         assert [each.size for each in stored] == list(range(1, Buffer.asks_max + 1))
         assert (await neighbour).size == 1
+        assert rig.buffers.mailbox_depth == 0
         last = await rig.buffers.append(make_entry(message_id="one more", max_size=1000))
         assert last.size == Buffer.asks_max + 1
 

@@ -37,7 +37,9 @@ async def test_telling_it_again_changes_nothing() -> None:
         rig.webhooks.took_s[ALIVE] = 1.0
         ready = await rig.batch()
         later = Ready(ready.partition, ready.delivery_id, ready.host, 500)
-        rig.offer(later, later)
+        rig.offer(later)
+        await passing(0.1)
+        rig.offer(later)
         assert len(rig.deliveries._wheel) == 1
         await passing(0.6)
         for _ in range(5):

@@ -11,9 +11,10 @@ import aiohttp
 import pytest
 
 from tests.conftest import NODES
-from tests.support.client import Client
+from tests.support.client import DELIVERIES, Client
 from tests.support.node import NodeProcess
 from tests.support.sink import Sink
+from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
 RETRY_DELAY_S = 0.1
@@ -53,9 +54,20 @@ def node(walked: NodeProcess, request: pytest.FixtureRequest) -> NodeProcess:
 
 
 @pytest.fixture
-def client(node: NodeProcess, http: aiohttp.ClientSession) -> Client:
-    """A client of it."""
-    return Client(http, node.url)
+async def client(node: NodeProcess, http: aiohttp.ClientSession) -> AsyncIterator[Client]:
+    """A client of it. Leaves nothing behind that could go out later, to a port that is another test's by then."""
+    client = Client(http, node.url)
+    yield client
+
+    async def nothing_left() -> bool:
+        for batch in await client.buffers(limit=1000):
+            await client.drop(batch["key"])
+        undelivered = [await client.deliveries(status=status) for status in ("pending", "retrying", "delivering")]
+        for delivery in (*undelivered[0], *undelivered[1]):
+            await client.call("DELETE", f"{DELIVERIES}/{delivery['id']}")
+        return not any(undelivered)
+
+    await until(nothing_left, 5, what="nothing waits on the shared node")
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
+import msgspec
 import pytest
 
 from tests.support.client import Client
@@ -170,3 +172,37 @@ async def test_defaults_are_those_of_the_older_service(client: Client, sink: Sin
 
     assert (request.method, request.headers["x-buffer-size"]) == ("POST", "5")
     assert request.body.startswith(b'{"key":')
+
+
+async def test_the_largest_batch_goes_out_whole(client: Client, sink: Sink, key: str) -> None:
+    """Sixteen megabytes in messages of almost one: nothing is cut, and it is one request."""
+    text = "x" * 1_000_000
+    answers = [
+        await client.send(
+            sink.url(), key, {"n": number, "text": text}, max_bytes=16 * 1024 * 1024, max_size=1000, wait_time=60
+        )
+        for number in range(17)
+    ]
+
+    (request,) = await sink.wait_for_requests(1, 10)
+    await client.until_status(key, "delivered")
+
+    assert [answer["flushed"] for answer in answers] == [False] * 16 + [True]
+    envelope = msgspec.json.decode(request.body)
+    assert [each["payload"]["n"] for each in envelope["messages"]] == list(range(17))
+    assert {each["payload"]["text"] for each in envelope["messages"]} == {text}
+
+
+async def test_a_thousand_messages_are_one_batch(client: Client, sink: Sink, key: str) -> None:
+    """The largest `max_size`, filled by many clients at once."""
+    answers = []
+    for first in range(0, 1000, 100):
+        sends = (client.send(sink.url(), key, {"n": first + n}, max_size=1000, wait_time=60) for n in range(100))
+        answers += await asyncio.gather(*sends)
+
+    (request,) = await sink.wait_for_requests(1, 10)
+
+    assert sorted(answer["buffer_info"]["current_size"] for answer in answers) == list(range(1, 1001))
+    assert sum(answer["flushed"] for answer in answers) == 1
+    messages = msgspec.json.decode(request.body)["messages"]
+    assert sorted(each["payload"]["n"] for each in messages) == list(range(1000))

@@ -120,6 +120,29 @@ async def test_no_payload_gets_in_that_a_reader_could_stumble_over(client: Clien
     assert sink.count == 0
 
 
+@pytest.mark.parametrize("half", [b"\\ud800", b"\xed\xa0\x80", b"\xff"], ids=["escaped", "encoded", "byte"])
+async def test_no_field_may_hold_half_a_character(client: Client, sink: Sink, key: str, half: bytes) -> None:
+    """Key, separator, path, header, id, URL, an unknown member: what no reader could decode is refused whole."""
+    good = json.dumps(
+        {
+            "webhook": {"url": sink.url("/@"), "headers": {"X-Mine": "@"}},
+            "buffer": {"key": f"{key}@", "separator": "@", "aggregate_field": "@", "max_size": 1},
+            "payload": {"@": "x"},
+            "message_id": "@",
+            "unknown": "@",
+        }
+    ).encode()
+    pieces = good.split(b"@")
+    assert (await client.call("POST", MESSAGE, b"a".join(pieces))).status == 200
+    for at in range(1, len(pieces)):
+        body = b"a".join(pieces[:at]) + half + b"a".join(pieces[at:])
+        answer = await client.call("POST", MESSAGE, body)
+        assert is_problem(answer, 400), body
+    await sink.wait_for_requests(1)
+    await client.until_status(f"{key}a", "delivered")
+    assert sink.count == 1
+
+
 @pytest.mark.parametrize("path", [MESSAGE, f"{DELIVERIES}/retry"])
 async def test_no_body_hurts(client: Client, node: NodeProcess, prober: Prober, path: str) -> None:
     """400 for each; a request beside them is answered as if they were not there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 from tests.support.behaviours import Behaviour, Drip, Flood, Hang, Reply, Reset
@@ -14,6 +15,7 @@ from tests.support.sink import Sink
 from tests.support.until import until
 from tests.support.valkey import free_port
 
+LONG = {"timeout": 4, "max_retries": 0}
 QUICK_S = 0.5
 """What a delivery to a healthy webhook may take on a shared machine."""
 
@@ -130,6 +132,26 @@ async def test_webhooks_that_misbehave_hurt_nobody_else(
         assert max(latencies) < QUICK_S
         assert hang.open_connections <= 16
     assert resident_kb(node.pid) - before_kb < 32 * 1024
+
+
+async def test_many_hanging_hosts_slow_no_other(client: Client, sink: Sink, key: str) -> None:
+    """Forty hosts that hang, with more deliveries for each than it may get at once, leave room for one that works."""
+    async with AsyncExitStack() as stack:
+        hanging = [await stack.enter_async_context(Sink()) for _ in range(40)]
+        for host in hanging:
+            host.on("/hook", Hang())
+        await asyncio.gather(
+            *(
+                client.send(host.url(), f"{key}-{number}-{turn}", {}, max_size=1, webhook=LONG)
+                for number, host in enumerate(hanging)
+                for turn in range(40)
+            )
+        )
+        began = time.time()
+        await client.send(sink.url(), key, {}, max_size=1)
+        await sink.wait_for_requests(1, LONG["timeout"] + 5)
+
+        assert time.time() - began < QUICK_S
 
 
 async def test_a_dead_host_slows_no_other(client: Client, sink: Sink, key: str) -> None:

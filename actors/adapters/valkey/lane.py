@@ -172,17 +172,16 @@ class Lane:
 
     async def run(self) -> None:
         """Keep a connection for ever. A service: ends only by cancellation."""
-        attempt = 0
+        pause_s = RECONNECT_S_MIN
         while True:
             try:
                 connection = await self._open()
             except (RedisError, OSError, StoreAway) as error:
                 self.why_down = str(error) or "the store is not reachable"
-                attempt += 1
-                pause = min(RECONNECT_S_MIN * 2**attempt, RECONNECT_S_MAX)
-                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
+                pause_s = min(pause_s * 2, RECONNECT_S_MAX)
+                await asyncio.sleep(pause_s * (0.5 + self._jitter() / 2))
                 continue
-            attempt = 0
+            pause_s = RECONNECT_S_MIN
             try:
                 await self._serve(connection)
             finally:

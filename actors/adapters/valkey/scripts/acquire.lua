@@ -5,6 +5,7 @@
 -- include _partition
 -- KEYS  own of every partition named    ARGV[1] node, ARGV[2] highest epoch seen, then for each: prefix expected epoch
 -- Reply for each: {OK, epoch, deliveries taken over} | {LOST, epoch, node}
+local SPREAD_MS = 2000
 local t = redis.call('TIME')
 local now = now_ms()
 local replies = {}
@@ -18,10 +19,14 @@ local function acquire(p, expected)
   local busy = redis.call('ZRANGE', p .. 'busy', 0, -1)
   for _, id in ipairs(busy) do
     redis.call('ZREM', p .. 'busy', id)
-    local failures = redis.call('HGET', p .. 'd:' .. id, 'f')
-    if failures then
-      redis.call('HSET', p .. 'd:' .. id, 'st', tonumber(failures) > 0 and 'retrying' or 'pending')
-      redis.call('ZADD', p .. 'ready', now, id)
+    local counted = redis.call('HMGET', p .. 'd:' .. id, 'f', 'x')
+    if counted[1] then
+      -- Attempts that were cut off more than once may be what stopped their nodes: they come back apart from each
+      -- other, or one poison batch would take its neighbours along until they are all taken for poison.
+      local failures, cut_off = tonumber(counted[1]), tonumber(counted[2]) - tonumber(counted[1])
+      local place = tonumber(string.sub(redis.sha1hex(id), 1, 4), 16) / 65536
+      redis.call('HSET', p .. 'd:' .. id, 'st', failures > 0 and 'retrying' or 'pending')
+      redis.call('ZADD', p .. 'ready', now + math.floor((cut_off - 1) * SPREAD_MS * place), id)
     end
   end
   return {'OK', epoch, #busy}

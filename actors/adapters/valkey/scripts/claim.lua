@@ -5,13 +5,17 @@
 -- KEYS  own of every partition named    ARGV[1] crashes_max, ARGV[2] dead ttl ms, then for each: prefix epoch id
 -- Reply for each: {OK, attempt, failures, key, reason, policy, trace, created ms, {id, received ms, payload, ...}}
 --   | {GONE} | {POISON, next id, next host} | {FENCED, epoch, node}
+-- How far the caller's clock may run ahead: a timer of its own must not miss its delivery by a millisecond.
+local EARLY_MS = 50
 local now = now_ms()
 local replies = {}
 
 local function claim(p, epoch, id)
   local fence = fenced(p, epoch)
   if fence then return fence end
-  if redis.call('ZREM', p .. 'ready', id) == 0 then return {'GONE'} end
+  local ready_at = redis.call('ZSCORE', p .. 'ready', id)
+  if not ready_at or tonumber(ready_at) > now + EARLY_MS then return {'GONE'} end
+  redis.call('ZREM', p .. 'ready', id)
   local d = redis.call('HMGET', p .. 'd:' .. id, 'a', 'f', 'k', 'r', 'p', 't', 'c', 'x', 'kid')
   if not d[1] then return {'GONE'} end
   if tonumber(d[8]) - tonumber(d[2]) >= tonumber(ARGV[1]) then
