@@ -143,22 +143,24 @@ async def _busy_life(hand: Hand) -> None:
         await hand.cancel(key)
         await hand.frozen(key, "f")
     for number, status in enumerate(("delivered", "dead", "poison", "discarded") * 3):
-        (first, *_) = await hand.ready(*range(256))
+        (first, *_) = await hand.ready(*range(256), ahead_ms=60_000)
         if status == "discarded":
             await hand.discard(first.delivery_id)
         elif status == "poison":
             await _poison(hand, first.delivery_id)
         else:
             await hand.ended(first.delivery_id, "retrying" if number % 2 else status)
-    while ready := await hand.ready(*range(256)):
+    while ready := await hand.ready(*range(256), ahead_ms=60_000):
         await hand.ended(ready[0].delivery_id, "delivered")
     await hand.store.records.begin(SCOPE, ONE, 100)
     await hand.store.records.finish("f" * 64, ONE, b"answer", 100)
 
 
 async def _poison(hand: Hand, delivery_id: str) -> None:
+    await hand.make_due(delivery_id)
     while isinstance(await hand.claim(delivery_id), Claimed):
         await hand.take(int(delivery_id[4:6], 16))
+        await hand.make_due(delivery_id)
 
 
 async def test_when_all_is_done_nothing_is_left_but_owners_and_the_format(any_store: ValkeyServer) -> None:
