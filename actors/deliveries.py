@@ -34,7 +34,7 @@ from actors.ports import (
 from actors.runtime.wheel import Wheel
 
 RUNNING_MAX = 2048
-"""Attempts of a node: sixty hosts that all hang leave room for the others."""
+"""Attempts of a node: five hundred hosts that all hang leave room for the others."""
 HOSTS_QUIET_MAX = 1024
 """Hosts whose failures are remembered while nothing is delivered to them."""
 BULK_PAGE = 100
@@ -119,13 +119,13 @@ class Deliveries:
 
         Gives how many were queued again. The list is walked to its end first: what dies meanwhile is not retried.
         """
-        chosen: list[str] = []
+        chosen: list[tuple[int, str]] = []
         cursor: ListCursor | None = ListCursor()
         while cursor is not None:
             page, cursor = await self.list_deliveries(DeliveryFilter(status="dead", key=key), cursor, BULK_PAGE)
-            chosen.extend(row.delivery_id for row in page if since_ms <= row.created_ms <= until_ms)
+            chosen.extend((row.created_ms, row.delivery_id) for row in page if since_ms <= row.created_ms <= until_ms)
         requeued = 0
-        for delivery_id in chosen:
+        for _, delivery_id in sorted(chosen):  # in the order in which they came, whenever they died
             requeued += isinstance(await self.retry(delivery_id, partition_of(delivery_id)), Next)
         return requeued
 

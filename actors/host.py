@@ -20,6 +20,9 @@ CONCURRENCY = 16
 """Requests out at one host at once."""
 STARTED_MAX = 2 * CONCURRENCY
 """Attempts begun for a host at once: while some are out, the next are claimed and the last are settled."""
+STARTED_FIRST = 4
+"""Attempts begun for a host that has not answered lately. Each answer doubles it: hosts that hang, however many, take
+little of the room that all share."""
 WAITING_MAX = 1024
 """Deliveries kept in memory for a host; the rest stay in the store until a sweep brings them again."""
 
@@ -40,11 +43,13 @@ class Wait(Struct, frozen=True):
 class Host:
     """One host's line. `hold_s`: how long a breaker may hold a delivery back."""
 
-    __slots__ = ("_breaker", "_hold_s", "_known", "_probe", "_waiting", "name", "running", "wake_at")
+    __slots__ = ("_breaker", "_hold_s", "_known", "_probe", "_waiting", "name", "room", "running", "wake_at")
 
     def __init__(self, name: str, hold_s: float) -> None:
         self.name = name
         self.running = 0
+        self.room = STARTED_FIRST
+        """Attempts that may be begun at once."""
         self.wake_at: float | None = None
         """When a timer will look at this host again; None: no timer is set."""
         self._hold_s = hold_s
@@ -86,7 +91,7 @@ class Host:
 
     def next(self, now: float) -> Start | Wait | None:
         """The next delivery to attempt, taken out of the line; or until when to wait; or nothing to do."""
-        if not self._waiting or self.running >= STARTED_MAX:
+        if not self._waiting or self.running >= self.room:
             return None
         ready, since = self._waiting[0]
         probe = False
@@ -110,8 +115,10 @@ class Host:
             self._probe = ""
         if breaker.counts_against(outcome):
             self._breaker = breaker.on_failure(self._breaker, now, probe=probe)
+            self.room = STARTED_FIRST
         else:
             self._breaker = breaker.on_success(self._breaker)
+            self.room = min(2 * self.room, STARTED_MAX)
 
     def finished(self, delivery_id: str) -> None:
         """An attempt has come to its end, however. A probe that brought no outcome leaves its place to the next."""

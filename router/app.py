@@ -57,7 +57,7 @@ HOLD_PER_RETRY_DELAY = 2.0
 ABOUT = About(
     title="Buzón",
     version=__version__,
-    description="Gathers messages per key and delivers each batch to a webhook: once, in order, whatever crashes.",
+    description="Gathers messages per key and delivers each batch to a webhook: reliably, in order, whatever crashes.",
     tags={
         buffer_api.TAG: "Messages and the batches they wait in.",
         delivery_api.TAG: "Closed batches on their way to their webhooks.",

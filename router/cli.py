@@ -29,7 +29,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_NOT_READY = 1, 2, 3
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="buzon")
 def main() -> None:
-    """Gather messages per key and deliver each batch to a webhook: once, in order, whatever crashes."""
+    """Gather messages per key and deliver each batch to a webhook: reliably, in order, whatever crashes."""
 
 
 def _config_option(command: Callable[..., None]) -> Callable[..., None]:

@@ -27,6 +27,8 @@ class StoreView(Protocol):
     def connected(self) -> bool: ...
     @property
     def server(self) -> Server | None: ...
+    @property
+    def refusal(self) -> str: ...
 
 
 class Status:
@@ -71,6 +73,8 @@ class Status:
             reasons.append("starting")
         if not self._store.connected:
             reasons.append("the store is away")
+        if self._store.refusal:
+            reasons.append(f"the store refuses to write: {self._store.refusal}")
         echo_age_s = self._echo_age_s()
         if echo_age_s > ECHO_AGE_S_MAX:
             reasons.append(f"publish/subscribe does not echo ({echo_age_s:.0f} s)")

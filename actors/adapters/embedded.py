@@ -116,7 +116,7 @@ class EmbeddedValkey:
         return self.url
 
     async def stop(self, within_s: float | None = None) -> None:
-        """End the engine: SIGTERM, which writes out its AOF, and SIGKILL if it has not gone within `within_s` (`STOP_S`)."""
+        """End the engine: SIGTERM, which writes out its AOF, and SIGKILL if it is there after `within_s` (`STOP_S`)."""
         process = self._process
         if process is None:
             return

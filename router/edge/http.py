@@ -143,7 +143,13 @@ class Edge:
         if now - self._try_later_logged_at >= TRY_LATER_LOG_EVERY_S:
             self._try_later_logged_at = now
             facts = self._facts(request, problem.status)
-            self._log.warning("requests put off", cause=type(failure).__name__, count=self._try_later_unlogged, **facts)
+            self._log.warning(
+                "requests put off",
+                cause=type(failure).__name__,
+                reason=str(failure),
+                count=self._try_later_unlogged,
+                **facts,
+            )
             self._try_later_unlogged = 0
 
     def _facts(self, request: web.BaseRequest, status: int) -> dict[str, object]:

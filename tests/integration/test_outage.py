@@ -233,6 +233,10 @@ async def test_a_full_store(client: Client, own_valkey: ValkeyServer, sink: Sink
     )
     assert is_put_off(refused)
     assert is_put_off(keyed)
+    if not and_cut_off:  # else it may be away at this moment
+        ready = await client.call("GET", "/readyz")
+        assert ready.status == 503
+        assert "the store refuses to write: OOM" in ready.json["reasons"][0]
     await sink.wait_for_requests(61, 5)
     async with asyncio.timeout(5):
         rows = await client.until_status("b0", "delivered")

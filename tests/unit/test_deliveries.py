@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from actors.deliveries import HOSTS_QUIET_MAX, RUNNING_MAX
-from actors.host import CONCURRENCY, STARTED_MAX, WAITING_MAX
+from actors.host import CONCURRENCY, STARTED_FIRST, WAITING_MAX
 from actors.ports import Claim, DeliveryFilter, Fenced, ListCursor, Next, NothingOpen, Ready, WrongState
 from tests.support.delivery_rig import ALIVE, DEAD, HOLD_S, DeliveryRig
 from tests.support.doubles import OK, REFUSED, Stage, value
@@ -100,8 +100,7 @@ async def test_a_host_that_hangs_costs_the_others_nothing() -> None:
         rig.webhooks.took_s[DEAD] = 100.0
         rig.offer(*await rig.batches(100, DEAD))
         await passing(1.0)
-        assert rig.webhooks.under_way[DEAD] == CONCURRENCY
-        assert rig.deliveries.running == STARTED_MAX
+        assert rig.webhooks.under_way[DEAD] == rig.deliveries.running == STARTED_FIRST
         began = stage.clock.monotonic()
         alive = await rig.batches(50)
         rig.offer(*alive)
@@ -116,11 +115,11 @@ async def test_attempts_of_a_node_are_bounded_and_every_host_gets_its_turn() -> 
     """Hosts that found no room start as others end."""
     async with Stage() as stage:
         rig = await DeliveryRig(stage).start()
-        hosts = [f"h{number}.example" for number in range(RUNNING_MAX // STARTED_MAX + 8)]
+        hosts = [f"h{number}.example" for number in range(RUNNING_MAX // STARTED_FIRST + 8)]
         rig.webhooks.took_s = dict.fromkeys(hosts, 1.0)
         running: list[int] = []
         rig.webhooks.on_send = lambda _request: running.append(rig.deliveries.running)
-        readies = [ready for host in hosts for ready in await rig.batches(STARTED_MAX, host)]
+        readies = [ready for host in hosts for ready in await rig.batches(STARTED_FIRST, host)]
         rig.offer(*readies)
         await passing(20.0)
         assert max(running) == RUNNING_MAX
@@ -135,9 +134,9 @@ async def test_a_full_line_is_said() -> None:
     async with Stage() as stage:
         rig = await DeliveryRig(stage).start()
         rig.webhooks.took_s[DEAD] = 100.0
-        readies = await rig.batches(STARTED_MAX + WAITING_MAX + 1, DEAD)
+        readies = await rig.batches(STARTED_FIRST + WAITING_MAX + 1, DEAD)
         answers = rig.offer(*readies)
-        assert answers == [True] * STARTED_MAX + [False] * (WAITING_MAX + 1)
+        assert answers == [True] * STARTED_FIRST + [False] * (WAITING_MAX + 1)
         assert rig.offer(readies[0], readies[-2], readies[-1]) == [True, False, False]
         await rig.deliveries.drain(0.0)
 
@@ -186,7 +185,7 @@ async def test_a_host_that_stays_dead_does_not_heap_up_timers() -> None:
             rig.offer_due()
             await passing(0.5)
             pending.append(rig.clock.pending)
-        assert set(pending[60:]) == {1}, "some that no longer mean anything stayed alive"
+        assert set(pending[60:]) <= {0, 1}, "some that no longer mean anything stayed alive"
         await rig.deliveries.drain(0.0)
 
 
@@ -409,7 +408,7 @@ async def test_a_host_that_failed_and_is_busy_is_not_forgotten() -> None:
         await passing(1.0)
         rig.offer(*await rig.batches(CONCURRENCY, DEAD))
         await passing(1.0)
-        assert rig.webhooks.under_way[DEAD] == CONCURRENCY
+        assert rig.webhooks.under_way[DEAD] == STARTED_FIRST
         await rig.deliveries.drain(0.0)
 
 

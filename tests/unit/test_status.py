@@ -15,7 +15,7 @@ from router.status import Status
 def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
     """A node that is ready but for `changes`."""
     parts = {"connected": True, "held": range(PARTITIONS), "started": True, "draining": False, **changes}
-    store: Any = SimpleNamespace(connected=parts["connected"], server=None)
+    store: Any = SimpleNamespace(connected=parts["connected"], server=None, refusal=parts.get("refusal", ""))
     ownership: Any = SimpleNamespace(held=lambda: parts["held"])
     status = Status(load({}).settings, store, ownership, lambda: echo_age_s)
     status.started, status.draining = parts["started"], parts["draining"]
@@ -29,6 +29,7 @@ def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
         ({"draining": True}, ["stopping"]),
         ({"started": False, "held": ()}, ["starting"]),
         ({"connected": False}, ["the store is away"]),
+        ({"refusal": "OOM command not allowed"}, ["the store refuses to write: OOM command not allowed"]),
         ({"held": range(3)}, ["253 of 256 partitions belong to another node"]),
         ({"echo_age_s": 3.0}, []),
         ({"echo_age_s": 3.01}, ["publish/subscribe does not echo (3 s)"]),

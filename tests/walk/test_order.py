@@ -83,14 +83,14 @@ async def test_many_keys_through_a_flaky_webhook_each_in_order(client: Client, s
 
 
 async def test_another_key_does_not_wait(client: Client, sink: Sink, key: str) -> None:
-    """Nor does it for the same webhook: one key's slow batch is its own affair."""
-    sink.on("/slow", Reply(delay_s=0.8))
-    await client.send(sink.url("/slow"), key, {}, max_size=1)
-    await sink.wait_for_requests(1)
+    """Nor does it for the same webhook: what answers slowly, as those do that ask a language model, answers a dozen
+    conversations at once."""
+    sink.on("/slow", Reply(delay_s=1.5))
+    await asyncio.gather(*(client.send(sink.url("/slow"), f"{key}-{n}", {}, max_size=1) for n in range(12)))
     began = time.time()
 
-    await client.send(sink.url("/quick"), f"{key}-2", {}, max_size=1)
-    await client.until_status(f"{key}-2", "delivered")
+    await client.send(sink.url("/quick"), key, {}, max_size=1)
+    await client.until_status(key, "delivered")
 
     assert time.time() - began < QUICK_S
 
@@ -120,7 +120,7 @@ async def test_webhooks_that_misbehave_hurt_nobody_else(
                 for turn in range(20)
             )
         )
-        await hang.wait_for_requests(16)
+        await hang.wait_for_requests(1)
         latencies = []
         for number in range(40):
             began = time.time()

@@ -10,6 +10,7 @@ are refused at once; a lane that lost its place in the reply stream is thrown aw
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -24,6 +25,7 @@ from actors.ports import StoreAway
 REPLY_DEADLINE_S = 1.0
 """A command unanswered for this long breaks the lane: requests caught by a sudden hang get their 503 within 1.2 s."""
 CONNECT_DEADLINE_S = 0.5
+REFUSAL_S = 3.0
 RECONNECT_S_MIN, RECONNECT_S_MAX = 0.05, 0.5
 TRANSIENT = ("OOM", "MISCONF", "BUSY", "CLUSTERDOWN", "NOREPLICAS", "TRYAGAIN")
 _INCOMPLETE = object()
@@ -56,6 +58,8 @@ class Wire(asyncio.Protocol):
         self._out: list[bytes] = []
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._watchdog: asyncio.TimerHandle | None = None
+        self.refusal = ("", -math.inf)
+        """What the server last would not do though it could be reached, and when (its memory or its disk is full)."""
         self.ended: asyncio.Future[str] = loop.create_future()
         """Resolved with the reason when the connection is of no more use."""
         transport.set_protocol(self)
@@ -108,6 +112,8 @@ class Wire(asyncio.Protocol):
             return
         _, caller = self._waiting.popleft()
         if isinstance(reply, Exception):
+            if isinstance(reply, StoreAway):
+                self.refusal = (str(reply), self._loop.time())
             if not caller.done():
                 caller.set_exception(StoreAway(str(reply)) if isinstance(reply, Unusable) else reply)
                 caller.exception()
@@ -153,6 +159,14 @@ class Lane:
         if self._wire is None or self._wire.ended.done():
             raise StoreAway(self.why_down)
         return self._wire.send(command)
+
+    @property
+    def refusal(self) -> str:
+        """Why the server has refused something within the last REFUSAL_S, "" if it has not."""
+        if self._wire is None:
+            return ""
+        why, at = self._wire.refusal
+        return why if asyncio.get_running_loop().time() - at < REFUSAL_S else ""
 
     async def script(self, script: Script, keys: list[str], arguments: list[Any]) -> Any:
         """Run a script by its SHA; one the server has forgotten is sent whole (it had not run)."""

@@ -90,6 +90,11 @@ class ValkeyStore:
         return self.hot.up.is_set() and self.cold.up.is_set()
 
     @property
+    def refusal(self) -> str:
+        """Why the server refuses to write now, "" if it does not: its memory or its disk is full."""
+        return self.hot.refusal
+
+    @property
     def server_name(self) -> str:
         """The server's kind and version, empty while none has been reached."""
         return "" if self.server is None else self.server.name
