@@ -5,7 +5,6 @@ From bytes to a command for the buffer actors and from their answer to bytes. De
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from actors.core.addresses import Guard
 from actors.core.ids import IdSource, derived_delivery_id
 from actors.core.partition import dedupe_id, locate
 from actors.core.policy import KEY_CHARACTERS_MAX, Message
+from actors.core.rendering import rfc3339
 from actors.core.webhook_target import BadTarget, check_headers, check_secret, lane
 from actors.ownership import Ownership
 from actors.ports import Appended, Entry, Fenced, ListCursor, NothingOpen, OpenBatch
@@ -279,11 +279,6 @@ def register(app: web.Application, routes: BufferRoutes) -> None:
     router.add_post("/api/v1/buffers/{key:(?s:.+)}/flush", endpoint(routes.flush_buffer))
     router.add_get("/api/v1/buffers/{key:(?s:.+)}", endpoint(routes.peek_buffer))
     router.add_delete("/api/v1/buffers/{key:(?s:.+)}", endpoint(routes.drop_buffer))
-
-
-def rfc3339(ms: int) -> str:
-    """Unix milliseconds as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _answer(message_id: str, max_size: int, appended: Appended) -> Accepted:

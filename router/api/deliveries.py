@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from actors.core.ids import is_delivery_id, partition_of
 from actors.core.policy import KEY_CHARACTERS_MAX, Reason
+from actors.core.rendering import rfc3339
 from actors.deliveries import Deliveries
 from actors.ports import (
     Attempt,
@@ -25,7 +26,6 @@ from actors.ports import (
     Status,
     WrongState,
 )
-from router.api.buffers import rfc3339
 from router.edge.body import JsonBody
 from router.edge.errors import Conflict, NotFound, TryLater
 from router.edge.handlers import endpoint
