@@ -34,7 +34,7 @@ from actors.ports import (
 from actors.runtime.wheel import Wheel
 
 RUNNING_MAX = 2048
-"""Attempts of a node: five hundred hosts that all hang leave room for the others."""
+"""Attempts of a node: a hundred hosts that all hang leave room for the others."""
 HOSTS_QUIET_MAX = 1024
 """Hosts whose failures are remembered while nothing is delivered to them."""
 BULK_PAGE = 100

@@ -20,9 +20,10 @@ CONCURRENCY = 16
 """Requests out at one host at once."""
 STARTED_MAX = 2 * CONCURRENCY
 """Attempts begun for a host at once: while some are out, the next are claimed and the last are settled."""
-STARTED_FIRST = 4
-"""Attempts begun for a host that has not answered lately. Each answer doubles it: hosts that hang, however many, take
-little of the room that all share."""
+STARTED_FIRST = CONCURRENCY
+"""Attempts begun at once for a host that nothing is known of: a slow one must not make its keys wait."""
+STARTED_DOUBTFUL = 4
+"""The same for a host that failed lately. Each answer doubles it: hosts that hang take little of the room of all."""
 WAITING_MAX = 1024
 """Deliveries kept in memory for a host; the rest stay in the store until a sweep brings them again."""
 
@@ -115,7 +116,7 @@ class Host:
             self._probe = ""
         if breaker.counts_against(outcome):
             self._breaker = breaker.on_failure(self._breaker, now, probe=probe)
-            self.room = STARTED_FIRST
+            self.room = STARTED_DOUBTFUL
         else:
             self._breaker = breaker.on_success(self._breaker)
             self.room = min(2 * self.room, STARTED_MAX)

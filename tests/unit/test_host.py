@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from actors.core.breaker import FAILURES_TO_OPEN, OPEN_S_MAX, OPEN_S_MIN, PROBE_LOST_S
 from actors.core.outcome import Answered, Failed
-from actors.host import STARTED_FIRST, STARTED_MAX, WAITING_MAX, Host, Start, Wait
+from actors.host import STARTED_DOUBTFUL, STARTED_FIRST, STARTED_MAX, WAITING_MAX, Host, Start, Wait
 from actors.ports import Ready
 
 HOLD_S = 10.0
@@ -68,19 +68,21 @@ def test_a_delivery_is_known_once() -> None:
     assert started(host, 0.0) == "a"
 
 
-def test_a_host_has_little_room_until_it_answers() -> None:
-    """Each answer doubles it, a failure takes it back: hosts that hang take little of what all share."""
+def test_a_host_that_failed_has_little_room_until_it_answers() -> None:
+    """Each answer doubles it, a failure takes it: hosts that hang take little of what all share."""
     host = line(*range(3 * STARTED_FIRST))
     first = [started(host, 0.0) for _ in range(STARTED_FIRST)]
     assert host.next(0.0) is None
     host.report(OK, 0.0, probe=False)
     host.finished(first[0])
-    assert [started(host, 0.0) for _ in range(STARTED_FIRST + 1)]
+    assert len([started(host, 0.0) for _ in range(STARTED_FIRST + 1)]) == STARTED_FIRST + 1
     assert host.next(0.0) is None
     host.report(UNREACHABLE, 0.0, probe=False)
     host.finished(first[1])
     assert host.next(0.0) is None
-    assert host.room == STARTED_FIRST
+    assert host.room == STARTED_DOUBTFUL
+    host.report(OK, 0.0, probe=False)
+    assert host.room == 2 * STARTED_DOUBTFUL
 
 
 def test_attempts_at_one_host_are_bounded() -> None:

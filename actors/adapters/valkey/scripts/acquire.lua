@@ -24,7 +24,7 @@ local function acquire(p, expected)
       -- Attempts that were cut off more than once may be what stopped their nodes: they come back apart from each
       -- other, or one poison batch would take its neighbours along until they are all taken for poison.
       local failures, cut_off = tonumber(counted[1]), tonumber(counted[2]) - tonumber(counted[1])
-      local place = tonumber(string.sub(redis.sha1hex(id), 1, 4), 16) / 65536
+      local place = tonumber(string.sub(redis.sha1hex(id .. epoch), 1, 4), 16) / 65536
       redis.call('HSET', p .. 'd:' .. id, 'st', failures > 0 and 'retrying' or 'pending')
       redis.call('ZADD', p .. 'ready', now + math.floor((cut_off - 1) * SPREAD_MS * place), id)
     end
