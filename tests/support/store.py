@@ -238,9 +238,12 @@ class Hand:
         return (await self.store.deliveries.work([await self.named(delivery_id)]))[0]
 
     async def make_due(self, delivery_id: str) -> None:
-        """Let the time pass that a ready delivery waits for."""
+        """Let the time pass that a ready delivery waits for. Writes nothing when it waits for none."""
         ready = f"{PREFIXES[partition_of(delivery_id)]}ready"
-        await self.store.cold.call("ZADD", ready, "XX", 0, delivery_id)
+        due_ms = await self.store.cold.call("ZSCORE", ready, delivery_id)
+        seconds, microseconds = await self.store.cold.call("TIME")
+        if due_ms is not None and float(due_ms) > int(seconds) * 1000 + int(microseconds) // 1000:
+            await self.store.cold.call("ZADD", ready, "XX", 0, delivery_id)
 
     async def claimed(self, delivery_id: str) -> Claimed:
         """Take a delivery that can be taken; if it waits for its time, that comes now."""
