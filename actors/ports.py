@@ -368,6 +368,14 @@ class Meters(Protocol):
     actor_restarts: Counter
     quarantined: Gauge
     breaker_open: Gauge
+    nodes_alive: Gauge
+    partitions_held: Gauge
+    takeovers: Counter
+    handovers: Counter
+    handover_seconds: Histogram
+    forwards: Mapping[Literal["done", "away", "not_owner"], Counter]
+    direct_appends: Counter
+    rings: Counter
 
 
 class Journal(Protocol):

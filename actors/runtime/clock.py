@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+_BOOTTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux alone tells the two apart; macOS' monotonic clock stops in sleep."""
+
 
 class Timer(Protocol):
     """Something that was scheduled and can be taken back."""
@@ -18,10 +21,15 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """Times in seconds. `call_at` takes monotonic time and may call back half a millisecond early (uvloop rounds)."""
+    """Times in seconds. `call_at` takes monotonic time and may call back half a millisecond early (uvloop rounds).
+
+    `boottime` also runs while the machine sleeps, and is read anew at each call: a loop's own time stands still
+    within one of its turns, and a process that was frozen in a turn would not notice.
+    """
 
     def monotonic(self) -> float: ...
     def wall(self) -> float: ...
+    def boottime(self) -> float: ...
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer: ...
 
 
@@ -37,6 +45,9 @@ class LoopClock:
 
     def wall(self) -> float:
         return time.time()
+
+    def boottime(self) -> float:
+        return time.clock_gettime(_BOOTTIME)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         return self._schedule(when, callback)
@@ -66,6 +77,9 @@ class ManualClock:
 
     def wall(self) -> float:
         return self._wall + self._now
+
+    def boottime(self) -> float:
+        return self._now
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         timer = _ManualTimer()

@@ -19,9 +19,11 @@ from router.edge.meters import Distribution, Distributions, Number, Numbers
 from router.edge.usecase import Reply
 
 Outcome = Literal["delivered", "retrying", "dead", "discarded"]
+Forward = Literal["done", "away", "not_owner"]
 
 REASONS: Final[tuple[Reason, ...]] = ("size", "bytes", "timeout", "manual")
 OUTCOMES: Final[tuple[Outcome, ...]] = ("delivered", "retrying", "dead", "discarded")
+FORWARDS: Final[tuple[Forward, ...]] = ("done", "away", "not_owner")
 
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -67,6 +69,7 @@ class Metrics:
         self._add_buffers()
         self._add_deliveries()
         self._add_store()
+        self._add_nodes()
         self._add_runtime()
         self._requests = self._numbers("counter", "buzon_http_requests", "Requests answered.", "method,route,status")
         self._request_seconds = self._distributions(
@@ -122,6 +125,21 @@ class Metrics:
         self.fenced: ports.Counter = self._counter(
             "buzon_fenced_writes", "Writes refused because another node owns the partition."
         )
+
+    def _add_nodes(self) -> None:
+        self.nodes_alive: ports.Gauge = self._gauge("buzon_nodes_alive", "Nodes whose beats this node sees.")
+        self.partitions_held: ports.Gauge = self._gauge("buzon_partitions_held", "Partitions this node owns.")
+        self.takeovers: ports.Counter = self._counter("buzon_takeovers", "Partitions taken over from a dead node.")
+        self.handovers: ports.Counter = self._counter("buzon_handovers", "Partitions given to another node as planned.")
+        self.handover_seconds: ports.Histogram = self._histogram(
+            "buzon_handover_seconds", "From the last delivery that was begun to the new owner being named.", _FAST_S
+        )
+        forwards = self._numbers("counter", "buzon_forwards", "Requests passed on to their owner.", "outcome")
+        self.forwards: Mapping[Forward, ports.Counter] = {each: forwards.child(each) for each in FORWARDS}
+        self.direct_appends: ports.Counter = self._counter(
+            "buzon_direct_appends", "Messages stored for a partition that another node owns."
+        )
+        self.rings: ports.Counter = self._counter("buzon_rings", "Hints sent to the owners of partitions.")
 
     def _add_runtime(self) -> None:
         self.mailbox_depth: ports.Gauge = self._gauge(

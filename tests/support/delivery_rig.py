@@ -38,6 +38,10 @@ class CountedClock:
         """Virtual time."""
         return self._clock.wall()
 
+    def boottime(self) -> float:
+        """Virtual time."""
+        return self._clock.boottime()
+
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """One more, until it fires."""
         self.pending += 1

@@ -89,6 +89,18 @@ class TallyMeters:
         self.actor_restarts: Counter = Tally()
         self.quarantined: Gauge = Tally()
         self.breaker_open: Gauge = Tally()
+        self.nodes_alive: Gauge = Tally()
+        self.partitions_held: Gauge = Tally()
+        self.takeovers: Counter = Tally()
+        self.handovers: Counter = Tally()
+        self.handover_seconds: Histogram = Tally()
+        self.forwards: Mapping[Literal["done", "away", "not_owner"], Counter] = {
+            "done": Tally(),
+            "away": Tally(),
+            "not_owner": Tally(),
+        }
+        self.direct_appends: Counter = Tally()
+        self.rings: Counter = Tally()
 
 
 class JournalLines:

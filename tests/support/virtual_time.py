@@ -92,6 +92,10 @@ class VirtualClock:
         """Unix seconds."""
         return WALL_AT_START_S + self._loop.time() - STARTS_AT_S
 
+    def boottime(self) -> float:
+        """The same as monotonic: a virtual machine never sleeps."""
+        return self._loop.time()
+
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """A timer of the loop's."""
         return self._loop.call_at(when, callback)
