@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, TypeVar, assert_never
 
 import msgspec
@@ -40,6 +40,7 @@ from actors.ports import (
     Release,
     Settle,
     StoreAway,
+    Withheld,
 )
 from actors.runtime.clock import Clock
 from actors.runtime.supervisor import Supervisor
@@ -103,21 +104,26 @@ class Attempts:
         """Try once; `slot` is held while the request is out. Gives the delivery of the same key that may start now,
         if there is one."""
         epoch = self._ownership.epoch(ready.partition)
-        if not epoch:
+        if not self._ownership.may_act(ready.partition, epoch):
             return None
         claimed = await self._claim(ready, epoch)
         if not isinstance(claimed, Claimed):
             return claimed
         policy = policy_of(claimed.policy)
         async with slot:
-            request = self._build(claimed, policy)
-            if self._ownership.epoch(ready.partition) != epoch:
-                del self.in_hand[ready.delivery_id]
-                return None
-            outcome = await self._egress.send(request)
+            may_start = partial(self._ownership.may_act, ready.partition, epoch)
+            outcome = await self._egress.send(self._build(claimed, policy, may_start)) if may_start() else Withheld()
+        if isinstance(outcome, Withheld):
+            await self._withdraw(ready, epoch)
+            return None
         report(outcome)
         self._meters.attempt_seconds.observe(outcome.latency_ms / 1000)
         return await self._settle(claimed, policy, outcome)
+
+    async def _withdraw(self, ready: Ready, epoch: int) -> None:
+        """Give a claimed delivery back untried: this node may not act for it now, and perhaps another does already."""
+        if self.in_hand.pop(ready.delivery_id, None) is not None:
+            await self._persist(lambda: self._release(ready.delivery_id, ready.partition, epoch, 0.0))
 
     async def give_up(self, ready: Ready) -> Ready | None:
         """Settle an attempt that crashed in here: it counts as failed, so that a poison batch comes to an end."""
@@ -133,6 +139,10 @@ class Attempts:
             log=self._log_line(Failed("internal error", 0.0)),
         )
         return await self._record(settle)
+
+    def partitions_in_hand(self) -> set[int]:
+        """The partitions of which something was claimed and is not settled yet."""
+        return {of.partition for of in self.in_hand.values()}
 
     def has_in_hand(self, delivery_id: str) -> bool:
         """Whether an attempt of this node has claimed the delivery and not settled it yet."""
@@ -197,7 +207,7 @@ class Attempts:
             case _:
                 assert_never(outcome)
 
-    def _build(self, claimed: Claimed, policy: Policy) -> OutboundRequest:
+    def _build(self, claimed: Claimed, policy: Policy, may_start: Callable[[], bool]) -> OutboundRequest:
         webhook = policy.webhook
         body = rendering.render(policy, key=claimed.key, reason=claimed.reason, messages=claimed.messages)
         dispatch = signing.Dispatch(
@@ -215,6 +225,7 @@ class Attempts:
             headers=signing.delivery_headers(webhook, dispatch, body, self._rules.user_agent),
             body=body,
             timeout_s=webhook.timeout or self._rules.timeout_s,
+            may_start=may_start,
         )
 
     async def _settle(self, claimed: Claimed, policy: Policy, outcome: Answered | Failed) -> Ready | None:

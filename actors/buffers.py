@@ -8,7 +8,7 @@ Invariant: what an actor knows can be lost at any time; the store has it all and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from actors.buffer import (
@@ -79,6 +79,8 @@ class Buffers:
         self._buffers: dict[str, Buffer] = {}
         self.on_closed: Callable[[Ready], object] = lambda _ready: None
         """Told of each batch that may start; set once by the composition root."""
+        self.on_foreign: Callable[[Entry, Appended], None] = lambda _entry, _outcome: None
+        """Told of each message stored in a partition that another node owns; set once by the composition root."""
         self.on_stored: Callable[[Sequence[Entry]], None] = lambda _entries: None
         """Told of messages that were stored; set once by the composition root."""
         self.make_delivery_id: Callable[[int], str] = lambda _partition: ""
@@ -109,7 +111,8 @@ class Buffers:
     def append(self, entry: Entry) -> asyncio.Future[Appended]:
         """Ask for a message to be stored. The future raises StoreAway when it was not, or nobody can know.
 
-        Raises Overloaded when the key's mailbox is full or the key is quarantined.
+        Any node may store for any partition; only the owner arms timers and delivers. Raises Overloaded when the key's
+        mailbox is full or the key is quarantined.
         """
         buffer = self._ask(entry.kid, entry.partition)
         reply: asyncio.Future[Appended] = self._new_future()
@@ -118,8 +121,11 @@ class Buffers:
             buffer.asked -= 1
             if isinstance(outcome, Appended):
                 state = buffer.state
+                if not self._ownership.epoch(entry.partition):
+                    self.on_foreign(entry, outcome)
+                    self._idle(buffer)
                 # Most messages join a window that is known: there is nothing to tell.
-                if outcome.closed is not None or state is None or state.deadline_ms != outcome.deadline_ms:
+                elif outcome.closed is not None or state is None or state.deadline_ms != outcome.deadline_ms:
                     self._dispatcher.tell(buffer, Stored(outcome))
                 if not reply.done():
                     reply.set_result(outcome)
@@ -165,6 +171,8 @@ class Buffers:
         """Take what a sweep found: batches that fall due soon or should have."""
         now = self._clock.monotonic()
         for batch in due:
+            if not self._ownership.epoch(batch.partition):
+                continue
             buffer = self._buffers.get(batch.kid)
             if buffer is not None and buffer.state is not None and buffer.state.deadline_ms == batch.deadline_ms:
                 continue
@@ -177,9 +185,10 @@ class Buffers:
         await self._appends.drained()
         await self._closes.drained()
 
-    def forget_partition(self, partition: int) -> None:
-        """Let go of a partition's actors: another node owns it."""
-        for buffer in [buffer for buffer in self._buffers.values() if buffer.partition == partition]:
+    def forget_partitions(self, partitions: Collection[int]) -> None:
+        """Let go of the actors of partitions that this node acts for no more."""
+        gone = frozenset(partitions)
+        for buffer in [buffer for buffer in self._buffers.values() if buffer.partition in gone]:
             self._dispatcher.tell(buffer, Forget())
 
     def _buffer(self, kid: str, partition: int) -> Buffer:

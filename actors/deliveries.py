@@ -82,7 +82,8 @@ class Deliveries:
 
         False: its host or this node has no room for it now; a later sweep finds it again and may look behind it.
         """
-        if self._draining:
+        if self._draining or not self._ownership.epoch(ready.partition):
+            self._armed.pop(ready.delivery_id, None)
             return False
         if ready.due_in_ms > 0:
             if ready.delivery_id not in self._armed:

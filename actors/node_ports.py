@@ -19,7 +19,6 @@ from actors.ports import (
     Fenced,
     Next,
     NothingOpen,
-    Owner,
     Ready,
     StoreAway,
     WrongState,
@@ -67,7 +66,7 @@ class NodeReplaced(Exception):
 
 
 class MembershipStore(Protocol):
-    """Signs of life and who owns what. Every method may raise StoreAway."""
+    """Signs of life and the cluster's log. Every method may raise StoreAway."""
 
     async def beat(
         self, own: NodeRecord, buried: Sequence[NodeRecord], events: Sequence[NodeEvent]
@@ -82,19 +81,6 @@ class MembershipStore(Protocol):
 
     async def events(self, before: str, limit: int) -> tuple[Sequence[NodeEvent], str | None]:
         """The newest events before the id `before` ("": the newest of all), newest first; and where to go on."""
-        ...
-
-    async def owners(self, partitions: Sequence[int]) -> Sequence[Owner]: ...
-    async def acquire(self, node: str, seen: int, wanted: Sequence[tuple[int, int]]) -> Sequence[Owner]:
-        """Take partitions `(partition, expected epoch)` by compare-and-set; gives who holds each afterwards."""
-        ...
-
-    async def resign(self, held: Sequence[tuple[int, int]]) -> None:
-        """Give partitions `(partition, own epoch)` back: nobody owns them."""
-        ...
-
-    async def hand_over(self, moves: Sequence[tuple[int, int, str]]) -> Sequence[Owner | Fenced]:
-        """Make `(partition, own epoch, node)` the node's; gives who holds each afterwards."""
         ...
 
 

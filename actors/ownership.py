@@ -1,107 +1,197 @@
-"""Ownership: which partitions this node holds, and under which epochs.
+"""Ownership: which partitions this node holds and under which epochs, who holds the others, and whether it may act.
 
-Takes partitions by compare-and-set, gives them back on a planned stop, and stops acting for one the moment a write is
-refused with a newer epoch. Never decides by time: the epoch check inside each script is the fence.
+Takes partitions by compare-and-set, gives them away, and stops acting for one the moment a write is refused with a
+newer epoch. The epoch check inside each script is the fence: what is stored never depends on a clock. Only what leaves
+the store's reach (a request to a webhook) is also held back by time: see `may_act`.
 Invariant: `epoch(p)` is 0 for a partition this node does not hold; the store refuses epoch 0.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from msgspec import Struct
+
+from actors.core.membership import ACTS_S
 from actors.core.partition import PARTITIONS
-from actors.ports import Fenced, Meters, Owner, PartitionStore, StoreAway
+from actors.core.placement import to_take
+from actors.ports import Fenced, Meters, Owner, PartitionStore
+from actors.runtime.clock import Clock
 
-RECLAIM_PAUSE_S = 0.2
+NOBODY = Owner(0, "")
+
+
+class Taken(Struct, frozen=True):
+    """How many partitions were taken, by who held them before ("" nobody)."""
+
+    by_former: dict[str, int]
 
 
 class Ownership:
-    """The node's view of who owns what. One node owns every partition until nodes share them."""
+    """The node's view of who owns what."""
 
-    def __init__(self, node: str, store: PartitionStore, meters: Meters) -> None:
+    def __init__(self, node: str, store: PartitionStore, clock: Clock, meters: Meters) -> None:
         self.node = node
         self._store = store
+        self._clock = clock
         self._meters = meters
         self._epochs = [0] * PARTITIONS
+        self._owners = [NOBODY] * PARTITIONS
+        self._leaving: dict[int, int] = {}
+        """Partitions that are being given away, and their epochs: nothing is begun there, what was begun may end."""
         self._seen = 0
-        self._resigned = False
-        self._reclaim = asyncio.Event()
-        self.on_lost: Callable[[int], None] = lambda _partition: None
-        """Told of each partition that another node took; set once by the composition root."""
+        self._acts_until = float("-inf")
+        self.look_wanted = asyncio.Event()
+        """Set when who owns what should be looked at soon."""
+        self.on_lost: Callable[[Collection[int]], None] = lambda _partitions: None
+        """Told of the partitions that this node acts for no more; set once by the composition root."""
+        self.on_taken: Callable[[], None] = lambda: None
+        """Told when partitions were taken: there may be work in them; set once by the composition root."""
 
     def epoch(self, partition: int) -> int:
         """The epoch this node holds the partition under; 0: it does not."""
         return self._epochs[partition]
 
+    def may_act(self, partition: int, epoch: int) -> bool:
+        """Whether something may be started now that was planned under this epoch.
+
+        Asked where it is started: a node that was frozen wakes in the middle of what it was doing.
+        """
+        return self._epochs[partition] == epoch != 0 and self._clock.boottime() < self._acts_until
+
     def held(self) -> Sequence[int]:
-        """The partitions this node holds."""
+        """The partitions this node holds and acts for."""
         return [partition for partition, epoch in enumerate(self._epochs) if epoch]
 
-    async def take_all(self) -> None:
-        """Take every partition, whoever holds it. Raises StoreAway."""
-        await self._take(lambda _owner: True)
+    def owner_of(self, partition: int) -> str:
+        """The node that owns the partition as far as is known here, "" nobody."""
+        return self.node if self._epochs[partition] else self._owners[partition].node
 
-    async def take_vacant(self) -> None:
-        """Take what nobody holds, and what is stored under this node's name with an epoch it does not know: the store
-        has lost the end of its log. Raises StoreAway.
+    def beaten(self, sent: float) -> None:
+        """A beat that was sent at this boot time has been stored: nobody calls this node dead for a while."""
+        self._acts_until = sent + ACTS_S
 
-        After a restart of the store with its data the epochs still match, so nothing in flight is disturbed.
-        """
-        await self._take(lambda owner: owner.node in ("", self.node))
+    def overslept(self, now: float) -> bool:
+        """Whether another node may have taken over since the last beat: look before acting again."""
+        return now >= self._acts_until
 
-    async def _take(self, wanted_of: Callable[[Owner], bool]) -> None:
-        partitions = range(PARTITIONS)
-        owners = await self._store.owners(partitions)
-        self._seen = max(self._seen, *(owner.epoch for owner in owners))
-        wanted = [
-            (partition, owner.epoch)
-            for partition, owner in zip(partitions, owners, strict=True)
-            if wanted_of(owner) and (owner.node != self.node or owner.epoch != self._epochs[partition])
-        ]
-        taken = await self._store.acquire(self.node, self._seen, wanted) if wanted else ()
-        for (partition, _), owner in zip(wanted, taken, strict=True):
-            self._seen = max(self._seen, owner.epoch)
-            held = self._epochs[partition]
-            self._epochs[partition] = owner.epoch if owner.node == self.node else 0
-            if held and not self._epochs[partition]:
-                self.on_lost(partition)
+    async def look(self, alive: frozenset[str]) -> Taken:
+        """Learn who owns what, and take what is this node's among the living. Raises StoreAway."""
+        self.look_wanted.clear()
+        try:
+            owners = await self._store.owners(range(PARTITIONS))
+            self._learn(owners)
+            known = [epoch or self._leaving.get(partition, 0) for partition, epoch in enumerate(self._epochs)]
+            taken = await self._take(to_take(self.node, alive, owners, known))
+        except BaseException:
+            self.look_wanted.set()
+            raise
+        self._meters.partitions_held.set(len(self.held()))
+        return taken
 
-    async def run(self) -> None:
-        """Take back what is nobody's, or was lost with the end of the store's log. A service."""
-        while True:
-            await self._reclaim.wait()
-            self._reclaim.clear()
-            try:
-                await self.take_vacant()
-            except StoreAway:
-                self._reclaim.set()
-                await asyncio.sleep(RECLAIM_PAUSE_S)
-            except BaseException:
-                self._reclaim.set()
-                raise
+    def settled(self, alive: frozenset[str]) -> bool:
+        """Whether every partition has a living owner, as far as is known here."""
+        return all(self.owner_of(partition) in alive for partition in range(PARTITIONS))
 
     def reclaim(self) -> None:
-        """The store may have changed: look again, soon, at who owns what. Not after a planned stop."""
-        if not self._resigned:
-            self._reclaim.set()
+        """Somebody's ownership may have changed: look again soon."""
+        self.look_wanted.set()
 
-    async def resign(self) -> None:
-        """Give all partitions back: whoever comes next need not wait. Raises StoreAway."""
-        held = [(partition, self._epochs[partition]) for partition in self.held()]
-        self._epochs = [0] * PARTITIONS
-        self._resigned = True
-        if held:
-            await self._store.resign(held)
+    def heard(self, partition: int, epoch: int, node: str) -> None:
+        """Another node says who owns a partition; what is newer than what is known here holds."""
+        if epoch > self._owners[partition].epoch:
+            self._owners[partition] = Owner(epoch, node)
+            self._seen = max(self._seen, epoch)
+            if self._epochs[partition] and epoch > self._epochs[partition]:
+                self.look_wanted.set()
 
     def fenced(self, partition: int, owner: Fenced) -> None:
         """A write was refused: stop acting for the partition at once."""
         self._seen = max(self._seen, owner.epoch)
         self._meters.fenced.inc()
+        self._owners[partition] = Owner(owner.epoch, owner.node)
         if self._epochs[partition]:
             if self._epochs[partition] == owner.epoch:
                 return  # a late write of an earlier epoch of ours: giving up would fence all that is in flight now
             self._epochs[partition] = 0
-            self.on_lost(partition)
+            self.on_lost((partition,))
         if owner.node in ("", self.node):
             self.reclaim()
+
+    def hold(self, partitions: Collection[int]) -> None:
+        """Begin nothing more in these partitions: they are to be given away."""
+        leaving = [partition for partition in partitions if self._epochs[partition]]
+        for partition in leaving:
+            self._leaving[partition] = self._epochs[partition]
+            self._epochs[partition] = 0
+        if leaving:
+            self.on_lost(leaving)
+
+    def keep(self, partitions: Collection[int]) -> None:
+        """Act again for partitions that were held back and not given away."""
+        kept = [partition for partition in partitions if partition in self._leaving]
+        for partition in kept:
+            self._epochs[partition] = self._leaving.pop(partition)
+        if kept:
+            self.on_taken()
+
+    async def hand_over(self, moves: Sequence[tuple[int, str]]) -> Sequence[int]:
+        """Make partitions that are held back another node's; gives those that became so. Raises StoreAway."""
+        known = [(partition, self._leaving[partition], node) for partition, node in moves if partition in self._leaving]
+        owners = await self._store.hand_over(known)
+        given = []
+        for (partition, _, _), owner in zip(known, owners, strict=True):
+            self._leaving.pop(partition, None)
+            self._owners[partition] = Owner(owner.epoch, owner.node)
+            self._seen = max(self._seen, owner.epoch)
+            if isinstance(owner, Owner):
+                given.append(partition)
+        self._meters.partitions_held.set(len(self.held()))
+        return given
+
+    async def are_taken(self, given: Collection[int]) -> bool:
+        """Whether partitions that were handed over have been acquired since. Raises StoreAway."""
+        partitions = list(given)
+        owners = await self._store.owners(partitions)
+        taken = [owner.epoch > self._owners[at].epoch for at, owner in zip(partitions, owners, strict=True)]
+        return all(taken)
+
+    async def resign(self, partitions: Collection[int]) -> None:
+        """Give partitions back to nobody, whoever comes next need not wait. Raises StoreAway."""
+        self.hold(partitions)
+        held = [(partition, self._leaving[partition]) for partition in partitions if partition in self._leaving]
+        if held:
+            await self._store.resign(held)
+        for partition, epoch in held:
+            self._leaving.pop(partition, None)
+            self._owners[partition] = Owner(epoch, "")
+
+    def _learn(self, owners: Sequence[Owner]) -> None:
+        """Take note of who owns what; let go of what another node has taken."""
+        lost = []
+        for partition, owner in enumerate(owners):
+            self._seen = max(self._seen, owner.epoch)
+            self._owners[partition] = owner
+            if (owner.node, owner.epoch) != (self.node, self._epochs[partition]) and self._epochs[partition]:
+                lost.append(partition)
+                self._epochs[partition] = 0
+            if owner.epoch != self._leaving.get(partition):
+                self._leaving.pop(partition, None)
+        if lost:
+            self.on_lost(lost)
+
+    async def _take(self, wanted: Sequence[tuple[int, Owner]]) -> Taken:
+        by_former: dict[str, int] = {}
+        if not wanted:
+            return Taken(by_former)
+        after = await self._store.acquire(self.node, self._seen, [(at, former.epoch) for at, former in wanted])
+        for (partition, former), owner in zip(wanted, after, strict=True):
+            self._seen = max(self._seen, owner.epoch)
+            self._owners[partition] = owner
+            if owner.node == self.node:
+                self._epochs[partition] = owner.epoch
+                by_former[former.node] = by_former.get(former.node, 0) + 1
+        if by_former:
+            self.on_taken()
+        return Taken(by_former)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from actors.buffers import Buffers
 from actors.deliveries import Deliveries
 from actors.ownership import Ownership
-from actors.ports import Journal, Meters, PartitionStore, Ready, StoreAway
+from actors.ports import Census, Journal, Meters, PartitionStore, Ready, StoreAway
 from actors.runtime.clock import Clock
 from actors.tail import Tail
 
@@ -36,6 +36,9 @@ class Sweeper:
         self._buffers = buffers
         self._deliveries = deliveries
         self._tail = tail
+        self._woken = asyncio.Event()
+        self.census = Census(0, 0, 0)
+        """How much waited in this node's partitions at the last look."""
         self._skip: dict[int, int] = {}
         """Ready rows of a partition that the next sweep passes over, because their hosts had no room."""
 
@@ -75,10 +78,22 @@ class Sweeper:
                     journal.warning("store is away", reason=str(error))
                 away = True
             turn += 1
-            await asyncio.sleep(PERIOD_S)
+            await self._pause()
+
+    def wake(self) -> None:
+        """Sweep soon: there may be work that nobody here knows of."""
+        self._woken.set()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(PERIOD_S):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        self._woken.clear()
 
     async def _census(self, meters: Meters) -> None:
-        census = await self._store.census(self._ownership.held())
+        census = self.census = await self._store.census(self._ownership.held())
         meters.open_batches.set(census.open_batches)
         meters.oldest_waiting_seconds.set(census.oldest_waiting_ms / 1000)
         await self._deliveries.give_back_orphans(census.claimed)

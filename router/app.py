@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
-from socket import socket
+from socket import gethostname, socket
 
 import msgspec
 from aiohttp import web
@@ -28,9 +28,12 @@ from actors.buffers import Buffers
 from actors.core.addresses import Guard
 from actors.core.ids import IdSource
 from actors.deliveries import Deliveries
+from actors.handover import Handover
 from actors.loop_lag import watch_loop
+from actors.membership import Membership
+from actors.node_ports import Hint, NodeRecord
 from actors.ownership import Ownership
-from actors.ports import Egress, Entry
+from actors.ports import Egress, Entry, StoreAway
 from actors.runtime.clock import LoopClock
 from actors.runtime.supervisor import Supervisor
 from actors.sweeper import Sweeper
@@ -78,6 +81,7 @@ class Node:
         wrap_egress: Callable[[Egress], Egress] = lambda egress: egress,
     ) -> None:
         self.settings = settings
+        self._on_fatal = on_fatal
         loop = asyncio.get_running_loop()
         self.clock = LoopClock(loop.time, loop.call_at)
         self.log: FilteringBoundLogger = logs.get("buzon")
@@ -87,7 +91,10 @@ class Node:
         wrap_store(self.store)
         self.guard = guard_of(settings)
         self._http = HttpEgress(self.guard)
-        self.ownership = Ownership(settings.node_id, self.store.partitions, self.metrics)
+        self.ownership = Ownership(settings.node_id, self.store.partitions, self.clock, self.metrics)
+        self.membership = Membership(
+            _identity(settings), self.store.membership, self.ownership, self.clock, self.metrics, self.log
+        )
         self.tail = Tail()
         self.ids = IdSource(lambda: time.time_ns() // 1_000_000, os.urandom)
         self.buffers = Buffers(self.store.batches, self.ownership, self.supervisor, self.clock, self.metrics)
@@ -101,6 +108,8 @@ class Node:
         attempts = Attempts(self.store.deliveries, wrap_egress(self._http), self.ownership, _rules(settings), tools)
         hold_s = HOLD_PER_RETRY_DELAY * settings.retry_delay_s
         self.deliveries = Deliveries(attempts, self.store.deliveries, self.ownership, tools, hold_s)
+        self.handover = Handover(self.ownership, self.membership, _Silent(), self.clock, self.metrics)
+        self.handover.busy = attempts.partitions_in_hand
         self.sweeper = Sweeper(self.store.partitions, self.ownership, self.buffers, self.deliveries, self.tail)
         self.echo = Echo.of(self.store, settings.node_id, self.clock.monotonic, random.random)
         self.status = Status(settings, self.store, self.ownership, lambda: self.echo.age_s(self.clock.monotonic()))
@@ -124,9 +133,10 @@ class Node:
         self.supervisor.service("store-hot", self.store.hot.run)
         self.supervisor.service("store-cold", self.store.cold.run)
         await self._store_reached()
-        await self.ownership.take_all()
         await self._http.start()
-        self.supervisor.service("ownership", self.ownership.run)
+        await self.membership.run_once()
+        self.supervisor.service("membership", self.membership.run)
+        self.supervisor.service("handover", self.handover.run)
         self.supervisor.service("sweeper", lambda: self.sweeper.run(self.clock, self.metrics, self.log))
         self.supervisor.service("echo", self.echo.run)
         self.supervisor.service("loop-lag", lambda: watch_loop(self.clock, self.metrics.loop_lag_seconds))
@@ -145,6 +155,7 @@ class Node:
         """Go down in order: not ready, no new requests, commits out, deliveries done or given back, partitions free."""
         self.status.draining = True
         self.edge.draining = True
+        leaving = self.supervisor.spawn("leave", self._leave())
         draining = self.supervisor.spawn("drain", self.deliveries.drain(DELIVERIES_DRAIN_S))
         if self._runner is not None:
             await self._runner.cleanup()
@@ -154,8 +165,7 @@ class Node:
         except TimeoutError:
             self.log.warning("commit queue not empty at the end")
         await asyncio.wait([draining], timeout=DELIVERIES_DRAIN_S + REQUESTS_DRAIN_S)
-        if self.store.connected:
-            await asyncio.wait([self.supervisor.spawn("resign", self.ownership.resign())], timeout=REQUESTS_DRAIN_S)
+        await asyncio.wait([leaving], timeout=REQUESTS_DRAIN_S)
         await self.supervisor.stop()
         await self._http.aclose()
 
@@ -163,10 +173,33 @@ class Node:
         self.buffers.make_delivery_id = self.ids.delivery_id
         self.buffers.on_closed = self.deliveries.offer
         self.buffers.on_stored = lambda entries: self.tail.keep(entries, self.clock.monotonic())
-        self.ownership.on_lost = self.buffers.forget_partition
+        self.ownership.on_lost = self.buffers.forget_partitions
+        self.ownership.on_taken = self.sweeper.wake
+        self.membership.on_replaced = self._on_fatal
+        self.membership.describe = self._described
         self.store.unreplayed = self._unreplayed
         self.store.on_replayed = self._replayed
         self.store.on_changed = self.ownership.reclaim
+
+    def _described(self, record: NodeRecord) -> NodeRecord:
+        """The node's record with the numbers of now."""
+        census = self.sweeper.census
+        return msgspec.structs.replace(
+            record,
+            partitions=len(self.ownership.held()),
+            open_batches=census.open_batches,
+            undelivered=census.undelivered,
+            oldest_waiting_ms=census.oldest_waiting_ms,
+        )
+
+    async def _leave(self) -> None:
+        """Give the partitions back as they become idle, and the name last."""
+        try:
+            async with asyncio.timeout(DELIVERIES_DRAIN_S + REQUESTS_DRAIN_S):
+                await self.handover.leave()
+                await self.membership.leave()
+        except (StoreAway, TimeoutError) as error:
+            self.log.warning("partitions not given back", reason=str(error))
 
     def _unreplayed(self) -> list[Entry]:
         """What was acknowledged lately. A batch that closes with it closes at another time, so it has another id."""
@@ -192,6 +225,26 @@ class Node:
     def _report_crash(self, phrase: str, name: str, error: BaseException) -> None:
         self.metrics.actor_restarts.inc()
         self.log.error(phrase, name=name, exc_info=error)
+
+
+class _Silent:
+    """Placeholder until the bell is joined."""
+
+    def ring(self, node: str, hint: Hint) -> None:
+        """Nothing."""
+
+
+def _identity(settings: Settings) -> NodeRecord:
+    """What this process says of itself with each beat."""
+    return NodeRecord(
+        node=settings.node_id,
+        incarnation=os.urandom(8).hex(),
+        beat=0,
+        version=__version__,
+        machine=gethostname(),
+        pid=os.getpid(),
+        started_ms=time.time_ns() // 1_000_000,
+    )
 
 
 def guard_of(settings: Settings) -> Guard:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from actors.core.partition import PARTITIONS
 from actors.ownership import Ownership
 from router.__about__ import __version__
 from router.settings import Settings
@@ -78,9 +77,6 @@ class Status:
         echo_age_s = self._echo_age_s()
         if echo_age_s > ECHO_AGE_S_MAX:
             reasons.append(f"publish/subscribe does not echo ({echo_age_s:.0f} s)")
-        held = len(self._ownership.held())
-        if self.started and held < PARTITIONS:
-            reasons.append(f"{PARTITIONS - held} of {PARTITIONS} partitions belong to another node")
         server = self._store.server
         if server is not None and not self._settings.allow_unsafe_store:
             reasons.extend(f"{unsafe} (ALLOW_UNSAFE_STORE=yes accepts that)" for unsafe in server.unsafe)

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
+from contextvars import ContextVar
 from io import BytesIO
 from time import perf_counter
+from typing import Any
 
 import aiohttp
 
 from actors.adapters.http.dialing import GuardedResolver, Lookup, guarded_sockets, system_lookup
 from actors.core.addresses import Guard
 from actors.core.outcome import Answered, Failed
-from actors.ports import OutboundRequest
+from actors.ports import OutboundRequest, Withheld
 
 CONNECT_S = 3.0
 """Lookup, TCP and TLS together."""
@@ -50,6 +53,23 @@ PHRASE_BY_KIND: tuple[tuple[type[BaseException], str], ...] = (  # the first tha
 )
 
 
+_may_start: ContextVar[Callable[[], bool]] = ContextVar("may_start")
+
+
+class _Forbidden(aiohttp.ClientError):
+    """The caller may not start this request any more."""
+
+
+class _GuardedRequest(aiohttp.ClientRequest):
+    """Asks once more whether it may go, when the connection stands: a process can be frozen while it connects."""
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        """Write the request."""
+        if not _may_start.get()():
+            raise _Forbidden
+        return await super().send(conn)
+
+
 class HttpEgress:
     """`ports.Egress` over aiohttp. `lookup` stands in for the system's name service."""
 
@@ -75,6 +95,7 @@ class HttpEgress:
             trust_env=False,
             auto_decompress=False,
             read_bufsize=READ_BUFFER_BYTES,
+            request_class=_GuardedRequest,
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
             headers={"Accept": "*/*", "Accept-Encoding": "identity"},
         )
@@ -89,11 +110,12 @@ class HttpEgress:
         if self._resolver is not None:
             await self._resolver.close()
 
-    async def send(self, request: OutboundRequest) -> Answered | Failed:
+    async def send(self, request: OutboundRequest) -> Answered | Failed | Withheld:
         """Send and read the answer's beginning. Never raises for what the other side does."""
         if self._session is None:
             raise RuntimeError("the egress has not been started")
         began = perf_counter()
+        _may_start.set(request.may_start)
         answer: aiohttp.ClientResponse | None = None
         excerpt = bytearray()
         try:
@@ -107,6 +129,8 @@ class HttpEgress:
                     allow_redirects=False,
                 )
                 await _read_beginning(answer, excerpt)
+        except _Forbidden:
+            return Withheld()
         except (aiohttp.ClientError, TimeoutError, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and _caller_gave_up():
                 raise

@@ -10,6 +10,9 @@ from actors.core.partition import PARTITIONS
 
 RESERVED_PREFIX = "buzon:"
 CONFIG = "buzon:cfg"
+NODES = "buzon:{buzon:cfg}:nodes"
+LOG = "buzon:{buzon:cfg}:log"
+"""The tag puts both into the slot of CONFIG."""
 FORMAT = 1
 """Of the stored data. A node refuses a store that holds another."""
 

@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from actors.adapters.valkey.keys import OWNERS, PREFIXES
+from actors.adapters.valkey.replies import fenced
 from actors.adapters.valkey.runner import Runner
-from actors.ports import Census, DueBatch, Owner, Ready
+from actors.ports import Census, DueBatch, Fenced, Owner, Ready
 
 NO_SKIP: Mapping[int, int] = MappingProxyType({})
 
@@ -42,6 +43,18 @@ class ValkeyPartitions:
         for partition, epoch in held:
             arguments += (PREFIXES[partition], epoch)
         await self._runner.hot("resign", [OWNERS[partition] for partition, _ in held], arguments)
+
+    async def hand_over(self, moves: Sequence[tuple[int, int, str]]) -> Sequence[Owner | Fenced]:
+        """Make partitions other nodes'; gives who holds each afterwards."""
+        arguments: list[Any] = []
+        for partition, epoch, node in moves:
+            arguments += (PREFIXES[partition], epoch, node)
+        if not moves:
+            return []
+        replies = await self._runner.hot("hand_over", [OWNERS[partition] for partition, _, _ in moves], arguments)
+        return [
+            Owner(int(reply[1]), reply[2].decode()) if reply[0] == b"OK" else fenced(reply) for reply in replies
+        ]
 
     async def sweep(
         self, partitions: Sequence[int], ahead_ms: int, limit: int, skip: Mapping[int, int] = NO_SKIP

@@ -28,6 +28,7 @@ from actors.adapters.valkey.batches import ValkeyBatches
 from actors.adapters.valkey.deliveries import Kept, ValkeyDeliveries
 from actors.adapters.valkey.keys import CONFIG, FORMAT
 from actors.adapters.valkey.lane import CONNECT_DEADLINE_S, REPLY_DEADLINE_S, Lane
+from actors.adapters.valkey.membership import ValkeyMembership
 from actors.adapters.valkey.partitions import ValkeyPartitions
 from actors.adapters.valkey.records import ValkeyRecords
 from actors.adapters.valkey.runner import Runner
@@ -76,12 +77,14 @@ class ValkeyStore:
         self.on_replayed: Callable[[int], None] = lambda _count: None
         self.server: Server | None = None
         self.unfit: StoreUnfit | None = None
+        self.cluster = ""
         self.hot = Lane(self._connection, self._greet, self._opened, jitter)
         self.cold = Lane(self._connection, self._greet_cold, lambda: None, jitter)
         runner = Runner(self.hot, self.cold, self._scripts)
         self.batches = ValkeyBatches(runner, options.window_ms)
         self.deliveries = ValkeyDeliveries(runner, options.kept)
         self.partitions = ValkeyPartitions(runner)
+        self.membership = ValkeyMembership(runner, lambda: self.cluster, self.reject)
         self.records = ValkeyRecords(runner)
 
     @property
@@ -160,6 +163,10 @@ class ValkeyStore:
             keys, arguments = self.batches.append_call(chunk)
             await _ask(connection, "EVAL", source, len(keys), *keys, *arguments)
         self.on_replayed(len(entries))
+
+    def reject(self, reason: str) -> None:
+        """The store is not this cluster's any more: nobody may use it."""
+        self.unfit = StoreUnfit(reason)
 
     def _opened(self) -> None:
         if self._changed:

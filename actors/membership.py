@@ -1,0 +1,153 @@
+"""Membership: this node's beats, and its view of who else lives.
+
+With each beat it reads everybody's; what the view says of partitions it has `ownership` do. Decides nothing by itself:
+who is dead is `core.membership`, what to take `core.placement`.
+Invariant: a node that may have been taken for dead learns who owns what before it acts again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from actors.core.membership import DEAD_AFTER_S, View, next_look_in, observe
+from actors.node_ports import MembershipStore, NodeEvent, NodeRecord, NodeReplaced
+from actors.ownership import Ownership
+from actors.ports import Journal, Meters, StoreAway
+from actors.runtime.clock import Clock
+
+AWAY_S = 0.1
+"""Until the next try while the store is away."""
+LOOK_S = DEAD_AFTER_S
+"""Who owns what is looked at this often even when nothing seems to have changed."""
+EVENTS_KEPT_MAX = 64
+"""Lines for the cluster's log that wait for the next beat; older ones go when the store stays away."""
+
+
+class Membership:
+    """The heart of a node. `identity` is what the node says of itself, `describe` adds the numbers of now."""
+
+    def __init__(
+        self,
+        identity: NodeRecord,
+        store: MembershipStore,
+        ownership: Ownership,
+        clock: Clock,
+        meters: Meters,
+        journal: Journal,
+    ) -> None:
+        self._identity = identity
+        self._store = store
+        self._ownership = ownership
+        self._clock = clock
+        self._meters = meters
+        self._journal = journal
+        self._view = View()
+        self._beats = 0
+        self._looked_at = float("-inf")
+        self._events: deque[NodeEvent] = deque(maxlen=EVENTS_KEPT_MAX)
+        self.leaving = False
+        self.describe: Callable[[NodeRecord], NodeRecord] = lambda record: record
+        """Fills in what a record says for people; set once by the composition root."""
+        self.on_replaced: Callable[[str], None] = lambda _reason: None
+        """Told when another process uses this node's name; set once by the composition root."""
+
+    def alive(self) -> frozenset[str]:
+        """The nodes that live, this one among them."""
+        return self._view.alive
+
+    def stable_s(self) -> float:
+        """For how long nobody has come or gone, in seconds of this node's boot time."""
+        return self._clock.boottime() - self._view.changed_at
+
+    def records(self) -> Sequence[tuple[NodeRecord, float]]:
+        """Every node's latest record, and for how many seconds its sign of life stands still."""
+        now = self._clock.boottime()
+        return [(of.record, max(now - of.since, 0.0)) for of in self._view.seen.values()]
+
+    def address_of(self, node: str) -> str:
+        """Where the node's internal listener is, "" when it lives no more or has none."""
+        of = self._view.seen.get(node)
+        return of.record.address if of is not None and node in self._view.alive else ""
+
+    def note(self, what: str, other: str = "", count: int = 0, detail: str = "") -> None:
+        """Leave a line for the cluster's log with the next beat; lines that tell the same are one."""
+        last = self._events[-1] if self._events else None
+        if last is not None and (last.what, last.other, last.detail) == (what, other, detail):
+            count += self._events.pop().count
+        self._events.append(NodeEvent(node=self._identity.node, what=what, other=other, count=count, detail=detail))
+
+    async def run_once(self) -> None:
+        """Beat, read, and take what is this node's. Raises StoreAway, NodeReplaced."""
+        sent = self._clock.boottime()
+        overslept = self._ownership.overslept(sent)
+        if not self._beats:
+            self.note("joined", detail=self._identity.version)
+        before = self._view
+        records = await self._beat(before.dead)
+        self._view = view = observe(before, records, sent, self._clock.boottime())
+        self._meters.nodes_alive.set(len(view.alive))
+        for died in {record.node for record in view.dead} - {record.node for record in before.dead}:
+            self._journal.warning("node found dead", other=died)
+            self.note("found dead", other=died)
+        changed = view.alive != before.alive or self._ownership.look_wanted.is_set()
+        stale = sent - self._looked_at > LOOK_S or not self._ownership.settled(view.alive)
+        if (overslept or changed or stale) and not self.leaving:
+            await self._look(sent)
+        self._ownership.beaten(sent)
+
+    async def run(self) -> None:
+        """Beat for ever. A service."""
+        while True:
+            try:
+                await self.run_once()
+                pause_s = next_look_in(self._view, self._clock.boottime())
+            except StoreAway:
+                pause_s = AWAY_S
+            except NodeReplaced as error:
+                self.on_replaced(str(error))
+                return
+            await self._pause(pause_s)
+
+    async def leave_soon(self) -> None:
+        """Say that this node is about to go: others may take what it gives back. Raises StoreAway."""
+        self.leaving = True
+        await self.run_once()
+
+    async def leave(self) -> None:
+        """Take the node's record away. Raises StoreAway."""
+        self.leaving = True
+        self.note("left")
+        await self._store.leave(self._identity, tuple(self._events))
+
+    async def _beat(self, buried: Sequence[NodeRecord]) -> Sequence[NodeRecord]:
+        events = tuple(self._events)
+        self._events.clear()
+        own = msgspec.structs.replace(self.describe(self._identity), beat=self._beats + 1, leaving=self.leaving)
+        try:
+            records = await self._store.beat(own, buried, events)
+        except StoreAway:
+            self._events.extendleft(reversed(events))
+            raise
+        self._beats += 1
+        return records
+
+    async def _look(self, now: float) -> None:
+        taken = await self._ownership.look(self._view.alive)
+        self._looked_at = now
+        for former, count in taken.by_former.items():
+            self.note("took over" if former not in ("", self._identity.node) else "took", other=former, count=count)
+            if former not in ("", self._identity.node):
+                self._meters.takeovers.inc(count)
+                self._journal.warning("partitions taken over", former=former, count=count)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait, but not when somebody wants to know at once who owns what."""
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._ownership.look_wanted.wait()
+        except TimeoutError:
+            return
