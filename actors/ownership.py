@@ -76,6 +76,10 @@ class Ownership:
         """Whether another node may have taken over since the last beat: look before acting again."""
         return now >= self._acts_until
 
+    def beat_late(self) -> bool:
+        """Whether the last good beat is too old for this node to act."""
+        return self.overslept(self._clock.boottime())
+
     async def look(self, alive: frozenset[str]) -> Taken:
         """Learn who owns what, and take what is this node's among the living. Raises StoreAway."""
         self.look_wanted.clear()

@@ -72,6 +72,8 @@ class Status:
             reasons.append("starting")
         if not self._store.connected:
             reasons.append("the store is away")
+        elif self.started and self._ownership.beat_late():
+            reasons.append("its signs of life do not reach the store in time")
         if self._store.refusal:
             reasons.append(f"the store refuses to write: {self._store.refusal}")
         echo_age_s = self._echo_age_s()

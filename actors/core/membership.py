@@ -23,6 +23,8 @@ ACTS_S = 0.75 * DEAD_AFTER_S
 """How long after its last good beat a node may start something: it has stopped before anyone calls it dead."""
 GAP_S = DEAD_AFTER_S / 2
 """A pause between reads that is longer makes all observations begin anew."""
+TIMER_S = 0.002
+"""A timer may come a millisecond early; a look that is too early would cost a whole beat."""
 STABLE_S = 2 * DEAD_AFTER_S
 """How long nobody must have come or gone before partitions are moved without need."""
 
@@ -62,7 +64,7 @@ def observe(view: View, records: Sequence[NodeRecord], sent: float, received: fl
 
 def next_look_in(view: View, now: float) -> float:
     """Seconds until the next read is due: a beat's, or sooner when somebody's time is over before that."""
-    ends = [of.since + DEAD_AFTER_S - now for node, of in view.seen.items() if node in view.alive]
+    ends = [of.since + DEAD_AFTER_S + TIMER_S - now for node, of in view.seen.items() if node in view.alive]
     soon = [end for end in ends if 0 < end < BEAT_S]
     return min(soon, default=BEAT_S)
 
