@@ -12,9 +12,9 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from actors.ports import Meters, Overloaded, StoreAway
+from actors.ports import Histogram, Overloaded, StoreAway
 from actors.runtime.clock import Clock
 from actors.runtime.supervisor import Supervisor
 
@@ -35,6 +35,13 @@ Answer = Callable[[Any], None]
 """Gets the store's answer, or the exception that stands for it."""
 
 
+class CommitMeters(Protocol):
+    """What a committer observes: requests in a call, and how long one takes."""
+
+    commit_operations: Histogram
+    commit_seconds: Histogram
+
+
 class Committer(Generic[Q, A]):
     """Gathers requests of one kind. `commit` answers a batch, one answer per request, in order; `on_committed` is
     shown each answered batch before the callers are."""
@@ -45,7 +52,7 @@ class Committer(Generic[Q, A]):
         commit: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
         supervisor: Supervisor,
         clock: Clock,
-        meters: Meters,
+        meters: CommitMeters,
     ) -> None:
         self._name = name
         self._commit = commit

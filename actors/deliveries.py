@@ -9,7 +9,7 @@ memory waits in the store and comes back with a sweep.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from actors.attempt import Attempts, Tools
@@ -115,10 +115,17 @@ class Deliveries:
         """Try a dead or waiting delivery again now. Raises StoreAway."""
         return self._changed(partition, await self._store.requeue(self._claim(delivery_id, partition)))
 
-    async def retry_dead(self, key: str | None, since_ms: int, until_ms: int) -> int:
+    async def retry_dead(
+        self,
+        key: str | None,
+        since_ms: int,
+        until_ms: int,
+        retry: Callable[[str, int], Awaitable[Change]] | None = None,
+    ) -> int:
         """Try all dead deliveries again, of one key or all, created between the two instants. Raises StoreAway.
 
         Gives how many were queued again. The list is walked to its end first: what dies meanwhile is not retried.
+        `retry` stands in for this node's own way.
         """
         chosen: list[tuple[int, str]] = []
         cursor: ListCursor | None = ListCursor()
@@ -127,7 +134,7 @@ class Deliveries:
             chosen.extend((row.created_ms, row.delivery_id) for row in page if since_ms <= row.created_ms <= until_ms)
         requeued = 0
         for _, delivery_id in sorted(chosen):  # in the order in which they came, whenever they died
-            requeued += isinstance(await self.retry(delivery_id, partition_of(delivery_id)), Next)
+            requeued += isinstance(await (retry or self.retry)(delivery_id, partition_of(delivery_id)), Next)
         return requeued
 
     async def discard(self, delivery_id: str, partition: int) -> Change:

@@ -1,14 +1,15 @@
-"""Echo: whether what is published comes back. Readiness asks how old the last proof is.
+"""Echo: whether what is published comes back, and what other nodes ring. Readiness asks how old the last proof is.
 
-Owns a subscriber connection of its own, to a channel of this node's own. Once a second a number is published by the
-store's cold lane; hearing it proves the whole way round, which no open connection does: a half-open one looks healthy.
-Never raises for what the server does. Invariant: a subscriber that hears nothing for `LATE_S` is thrown away.
+Owns a subscriber connection of its own, to two channels of this node's own. Once a second a number is published on one
+by the store's cold lane; hearing it proves the whole way round, which no open connection does: a half-open one looks
+healthy. The other is this node's bell. Never raises for what the server does or anybody publishes.
+Invariant: a subscriber that hears nothing for `LATE_S` is thrown away.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -16,9 +17,11 @@ from hiredis import PushNotification, Reader, pack_command
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from actors.adapters.valkey import bell
 from actors.adapters.valkey.keys import RESERVED_PREFIX
 from actors.adapters.valkey.lane import CONNECT_DEADLINE_S, RECONNECT_S_MAX, RECONNECT_S_MIN, Lane
 from actors.adapters.valkey.store import ValkeyStore
+from actors.node_ports import Hint
 from actors.ports import StoreAway
 
 PERIOD_S = 1.0
@@ -31,23 +34,24 @@ _INCOMPLETE = object()
 
 
 class Ear(asyncio.Protocol):
-    """A connection that subscribes to a channel and tells what is said there, until its own end."""
+    """A connection that subscribes to channels and tells what is said on which, until its own end."""
 
     def __init__(
         self,
         transport: asyncio.WriteTransport,
         loop: asyncio.AbstractEventLoop,
-        channel: str,
-        hear: Callable[[Any], None],
+        channels: Sequence[str],
+        hear: Callable[[Any, Any], None],
     ) -> None:
         self._reader = Reader(notEnoughData=_INCOMPLETE)
+        self._unconfirmed = len(channels)
         self._hear = hear
         self.subscribed: asyncio.Future[None] = loop.create_future()
-        """Resolved when the server has confirmed the subscription: what is published before is not heard."""
+        """Resolved when the server has confirmed every subscription: what is published before is not heard."""
         self.ended: asyncio.Future[None] = loop.create_future()
         """Resolved when the connection is of no more use."""
         transport.set_protocol(self)
-        subscribe: tuple[Any, ...] = ("SUBSCRIBE", channel)
+        subscribe: tuple[Any, ...] = ("SUBSCRIBE", *channels)
         transport.write(pack_command(subscribe))
 
     def data_received(self, data: bytes) -> None:
@@ -57,9 +61,11 @@ class Ear(asyncio.Protocol):
             if not isinstance(reply, PushNotification):
                 self.end()
             elif reply[0] == b"message":
-                self._hear(reply[2])
-            elif reply[0] == b"subscribe" and not self.subscribed.done():
-                self.subscribed.set_result(None)
+                self._hear(reply[1], reply[2])
+            elif reply[0] == b"subscribe":
+                self._unconfirmed -= 1
+                if self._unconfirmed == 0 and not self.subscribed.done():
+                    self.subscribed.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The server closed the connection, or it broke."""
@@ -85,11 +91,14 @@ class Echo:
         self._connect = connect
         self._lane = lane
         self._channel = f"{RESERVED_PREFIX}echo:{node}"
+        self._bell = bell.channel(node)
         self._now = now
         self._jitter = jitter
         self._said = 0
         self._heard = 0
         self._heard_at: float | None = None
+        self.on_hints: Callable[[Sequence[Hint]], None] = lambda _hints: None
+        """Told what other nodes ring; set once by the composition root."""
 
     @classmethod
     def of(cls, store: ValkeyStore, node: str, now: Callable[[], float], jitter: Callable[[], float]) -> Self:
@@ -121,7 +130,7 @@ class Echo:
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it without types
             writer = connection._writer
             if writer is not None:
-                ear = Ear(writer.transport, asyncio.get_running_loop(), self._channel, self._hear)
+                ear = Ear(writer.transport, asyncio.get_running_loop(), [self._channel, self._bell], self._hear)
                 await self._say_while_heard(ear)
         finally:
             await connection.disconnect(nowait=True)
@@ -146,7 +155,13 @@ class Echo:
         self._said += 1
         return True
 
-    def _hear(self, message: bytes) -> None:
+    def _hear(self, channel: bytes, message: bytes) -> None:
+        if channel == self._channel.encode():
+            self._hear_echo(message)
+        elif hints := bell.decode_hints(message):
+            self.on_hints(hints)
+
+    def _hear_echo(self, message: bytes) -> None:
         """Note an echo. What is no number of ours, or one that was heard before, proves nothing."""
         number = int(message) if message.isdigit() and len(message) <= DIGITS_MAX else 0
         if self._heard < number <= self._said:

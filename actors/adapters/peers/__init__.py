@@ -1,0 +1,1 @@
+"""Peers adapter: the authenticated connections between the nodes of a cluster."""
