@@ -8,7 +8,7 @@ Invariant: a planned move cuts off no request to a webhook, so it makes no dupli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from actors.core.membership import STABLE_S
 from actors.core.placement import to_give
@@ -21,10 +21,12 @@ from actors.runtime.clock import Clock
 PERIOD_S = 0.25
 IDLE_LOOK_S = 0.01
 """Between two looks at whether what is under way in a held partition has ended."""
-TAKEN_S_MAX = 2.0
-"""How long to wait for a new owner: one that has not come by then is looked after by everybody's beats."""
+TAKEN_S_MAX = STABLE_S
+"""How long to wait for a new owner: one that has not come by then is dead, and everybody's beats look after it."""
 HELD_S_MAX = 1.0
 """How long a partition is held back at the most before it is kept for now."""
+KEPT_S = 10.0
+"""How long it is left in peace then: what waits for a slow webhook must not stand still most of the time."""
 
 
 class Handover:
@@ -36,6 +38,8 @@ class Handover:
         self._bell = bell
         self._clock = clock
         self._meters = meters
+        self._moving: Collection[int] = ()
+        self._kept_until: dict[int, float] = {}
         self.busy: Callable[[], Collection[int]] = tuple
         """Set once by the composition root."""
 
@@ -53,16 +57,20 @@ class Handover:
         their new owners have taken them, so that never more than the share is on its way."""
         if self._membership.leaving or self._membership.stable_s() < STABLE_S:
             return 0
-        targets = dict(to_give(self._ownership.node, self._membership.alive(), self._ownership.held()))
+        began = self._clock.boottime()
+        movable = [partition for partition in self._ownership.held() if self._kept_until.get(partition, began) <= began]
+        targets = dict(to_give(self._ownership.node, self._membership.alive(), movable))
         if not targets:
             return 0
-        began = self._clock.boottime()
+        self._moving = targets
         self._ownership.hold(targets)
         try:
             idle = await self._idle(targets, HELD_S_MAX)
+            self._kept_until |= dict.fromkeys(targets.keys() - set(idle), began + HELD_S_MAX + KEPT_S)
             given = await self._ownership.hand_over([(partition, targets[partition]) for partition in idle])
         finally:
             self._ownership.keep(targets)
+            self._moving = ()
         for node in {targets[partition] for partition in given}:
             self._membership.note("handed over", node, sum(targets[partition] == node for partition in given))
             self._bell.ring(node, Look())
@@ -76,7 +84,7 @@ class Handover:
 
         Raises StoreAway."""
         await self._membership.leave_soon()
-        remaining = set(self._ownership.held())
+        remaining = {*self._ownership.held(), *self._moving}
         while remaining:
             idle = remaining - set(self.busy())
             if idle:
@@ -96,7 +104,7 @@ class Handover:
             await asyncio.sleep(IDLE_LOOK_S)
         return [partition for partition in partitions if partition not in busy]
 
-    async def _taken(self, given: Collection[int]) -> bool:
+    async def _taken(self, given: Mapping[int, int]) -> bool:
         """Whether the new owners have acquired the partitions, waiting for it a while."""
         ends_at = self._clock.monotonic() + TAKEN_S_MAX
         while given and not await self._ownership.are_taken(given):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from actors.core.membership import DEAD_AFTER_S, View, next_look_in, observe
+from actors.core.membership import DEAD_AFTER_S, Seen, View, next_look_in, observe
 from actors.node_ports import MembershipStore, NodeEvent, NodeRecord, NodeReplaced
 from actors.ownership import Ownership
 from actors.ports import Journal, Meters, StoreAway
@@ -25,6 +25,11 @@ LOOK_S = DEAD_AFTER_S
 """Who owns what is looked at this often even when nothing seems to have changed."""
 EVENTS_KEPT_MAX = 64
 """Lines for the cluster's log that wait for the next beat; older ones go when the store stays away."""
+SERIOUS = frozenset({"found dead", "took over", "lost", "fenced", "store restarted"})
+"""What this node's own log calls a warning."""
+FALLEN_S = 600.0
+FALLEN_MAX = 64
+"""How long, and how many of, the nodes that were found dead are remembered: for people who ask."""
 
 
 class Membership:
@@ -46,7 +51,10 @@ class Membership:
         self._meters = meters
         self._journal = journal
         self._view = View()
+        self._fallen: dict[str, Seen] = {}
         self._beats = 0
+        self._sent = 0
+        self._left = False
         self._looked_at = float("-inf")
         self._events: deque[NodeEvent] = deque(maxlen=EVENTS_KEPT_MAX)
         self.leaving = False
@@ -64,9 +72,11 @@ class Membership:
         return self._clock.boottime() - self._view.changed_at
 
     def records(self) -> Sequence[tuple[NodeRecord, float]]:
-        """Every node's latest record, and for how many seconds its sign of life stands still."""
+        """Every node's latest record, and for how many seconds its sign of life stands still. Those found dead lately
+        are among them."""
         now = self._clock.boottime()
-        return [(of.record, max(now - of.since, 0.0)) for of in self._view.seen.values()]
+        fallen = {node: of for node, of in self._fallen.items() if now - of.since < FALLEN_S}
+        return [(of.record, max(now - of.since, 0.0)) for of in (fallen | dict(self._view.seen)).values()]
 
     def address_of(self, node: str) -> str:
         """Where the node's internal listener is, "" when it lives no more or has none."""
@@ -74,7 +84,11 @@ class Membership:
         return of.record.address if of is not None and node in self._view.alive else ""
 
     def note(self, what: str, other: str = "", count: int = 0, detail: str = "") -> None:
-        """Leave a line for the cluster's log with the next beat; lines that tell the same are one."""
+        """Log what happened, and leave a line for the cluster's log with the next beat; lines that tell the same are
+        one."""
+        fields = {"other": other, "count": count, "detail": detail}
+        tell = self._journal.warning if what in SERIOUS else self._journal.info
+        tell(what, **{name: value for name, value in fields.items() if value})
         last = self._events[-1] if self._events else None
         if last is not None and (last.what, last.other, last.detail) == (what, other, detail):
             count += self._events.pop().count
@@ -84,33 +98,38 @@ class Membership:
         """Beat, read, and take what is this node's. Raises StoreAway, NodeReplaced."""
         sent = self._clock.boottime()
         overslept = self._ownership.overslept(sent)
-        if not self._beats:
+        if not self._beats and not self._events:
             self.note("joined", detail=self._identity.version)
+        for what, other, count in self._ownership.losses():
+            self.note(what, other, count)
         before = self._view
         records = await self._beat(before.dead)
         self._view = view = observe(before, records, sent, self._clock.boottime())
         self._meters.nodes_alive.set(len(view.alive))
+        for node in self._fallen.keys() & view.alive:
+            del self._fallen[node]
         for died in {record.node for record in view.dead} - {record.node for record in before.dead}:
-            self._journal.warning("node found dead", other=died)
+            self._remember(view.seen[died])
             self.note("found dead", other=died)
         changed = view.alive != before.alive or self._ownership.look_wanted.is_set()
-        stale = sent - self._looked_at > LOOK_S or not self._ownership.settled(view.alive)
+        stale = sent - self._looked_at > LOOK_S or not self._ownership.settled(view.alive | view.leaving)
         if (overslept or changed or stale) and not self.leaving:
             await self._look(sent)
-        self._ownership.beaten(sent)
+        if self._beats > 1 or self._sent == 1:  # else the first sign may stand in the store since an earlier try
+            self._ownership.beaten(sent)
 
     async def run(self) -> None:
-        """Beat for ever. A service."""
-        while True:
+        """Beat until this node has left. A service."""
+        while not self._left:
             try:
                 await self.run_once()
-                pause_s = next_look_in(self._view, self._clock.boottime())
             except StoreAway:
-                pause_s = AWAY_S
+                await asyncio.sleep(AWAY_S)  # a wish to look does not cut this short: it would be granted for ever
+                continue
             except NodeReplaced as error:
                 self.on_replaced(str(error))
                 return
-            await self._pause(pause_s)
+            await self._pause(next_look_in(self._view, self._clock.boottime()))
 
     async def leave_soon(self) -> None:
         """Say that this node is about to go: others may take what it gives back. Raises StoreAway."""
@@ -119,33 +138,45 @@ class Membership:
 
     async def leave(self) -> None:
         """Take the node's record away. Raises StoreAway."""
-        self.leaving = True
+        self.leaving = self._left = True
         self.note("left")
         await self._store.leave(self._identity, tuple(self._events))
 
     async def _beat(self, buried: Sequence[NodeRecord]) -> Sequence[NodeRecord]:
         events = tuple(self._events)
         self._events.clear()
-        own = msgspec.structs.replace(self.describe(self._identity), beat=self._beats + 1, leaving=self.leaving)
+        # A number is used once: one whose answer was lost may stand in the store already, and to send it again would
+        # be no sign of life. Only the first, which takes the name over, is sent until it is known to be there.
+        self._sent += 1
+        number = self._sent if self._beats else 1
+        own = msgspec.structs.replace(self.describe(self._identity), beat=number, leaving=self.leaving)
         try:
             records = await self._store.beat(own, buried, events)
         except StoreAway:
-            self._events.extendleft(reversed(events))
+            self._events = deque([*events, *self._events], EVENTS_KEPT_MAX)
             raise
         self._beats += 1
         return records
 
     async def _look(self, now: float) -> None:
-        taken = await self._ownership.look(self._view.alive)
+        taken = await self._ownership.look(self._view.alive, self._view.leaving)
         self._looked_at = now
         for former, count in taken.by_former.items():
             self.note("took over" if former not in ("", self._identity.node) else "took", other=former, count=count)
             if former not in ("", self._identity.node):
                 self._meters.takeovers.inc(count)
-                self._journal.warning("partitions taken over", former=former, count=count)
+
+    def _remember(self, fallen: Seen) -> None:
+        self._fallen.pop(fallen.record.node, None)
+        self._fallen[fallen.record.node] = fallen
+        if len(self._fallen) > FALLEN_MAX:
+            del self._fallen[next(iter(self._fallen))]
 
     async def _pause(self, pause_s: float) -> None:
-        """Wait, but not when somebody wants to know at once who owns what."""
+        """Wait, but not when somebody wants to know at once who owns what; a node that leaves looks no more."""
+        if self.leaving:
+            await asyncio.sleep(pause_s)
+            return
         try:
             async with asyncio.timeout(pause_s):
                 await self._ownership.look_wanted.wait()

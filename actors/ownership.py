@@ -9,14 +9,15 @@ Invariant: `epoch(p)` is 0 for a partition this node does not hold; the store re
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
 
 from actors.core.membership import ACTS_S
 from actors.core.partition import PARTITIONS
 from actors.core.placement import to_take
-from actors.ports import Fenced, Meters, Owner, PartitionStore
+from actors.ports import Fenced, Meters, Owner, PartitionStore, StoreAway
 from actors.runtime.clock import Clock
 
 NOBODY = Owner(0, "")
@@ -42,6 +43,7 @@ class Ownership:
         """Partitions that are being given away, and their epochs: nothing is begun there, what was begun may end."""
         self._seen = 0
         self._acts_until = float("-inf")
+        self._losses: Counter[tuple[str, str]] = Counter()
         self.look_wanted = asyncio.Event()
         """Set when who owns what should be looked at soon."""
         self.on_lost: Callable[[Collection[int]], None] = lambda _partitions: None
@@ -68,6 +70,16 @@ class Ownership:
         """The node that owns the partition as far as is known here, "" nobody."""
         return self.node if self._epochs[partition] else self._owners[partition].node
 
+    def known(self, partition: int) -> Owner:
+        """Who was last heard to own the partition, and under which epoch."""
+        return self._owners[partition]
+
+    def losses(self) -> Sequence[tuple[str, str, int]]:
+        """What went wrong since this was asked last: "fenced" writes and "lost" partitions, by who has them now."""
+        losses = [(what, node, count) for (what, node), count in self._losses.items()]
+        self._losses.clear()
+        return losses
+
     def beaten(self, sent: float) -> None:
         """A beat that was sent at this boot time has been stored: nobody calls this node dead for a while."""
         self._acts_until = sent + ACTS_S
@@ -80,14 +92,15 @@ class Ownership:
         """Whether the last good beat is too old for this node to act."""
         return self.overslept(self._clock.boottime())
 
-    async def look(self, alive: frozenset[str]) -> Taken:
-        """Learn who owns what, and take what is this node's among the living. Raises StoreAway."""
+    async def look(self, alive: frozenset[str], leaving: frozenset[str] = frozenset()) -> Taken:
+        """Learn who owns what, and take what is this node's among the living; those that are `leaving` still own what
+        they have not given back. Raises StoreAway."""
         self.look_wanted.clear()
         try:
             owners = await self._store.owners(range(PARTITIONS))
             self._learn(owners)
             known = [epoch or self._leaving.get(partition, 0) for partition, epoch in enumerate(self._epochs)]
-            taken = await self._take(to_take(self.node, alive, owners, known))
+            taken = await self._take(to_take(self.node, alive, leaving, owners, known))
         except BaseException:
             self.look_wanted.set()
             raise
@@ -114,12 +127,17 @@ class Ownership:
         """A write was refused: stop acting for the partition at once."""
         self._seen = max(self._seen, owner.epoch)
         self._meters.fenced.inc()
+        self._losses["fenced", owner.node] += 1
         self._owners[partition] = Owner(owner.epoch, owner.node)
         if self._epochs[partition]:
             if self._epochs[partition] == owner.epoch:
                 return  # a late write of an earlier epoch of ours: giving up would fence all that is in flight now
+            if owner.epoch < self._epochs[partition]:
+                self.reclaim()  # an older answer that came late, or a store that went back: look what is true
             self._epochs[partition] = 0
             self.on_lost((partition,))
+        if self._leaving.get(partition) != owner.epoch:
+            self._leaving.pop(partition, None)
         if owner.node in ("", self.node):
             self.reclaim()
 
@@ -140,26 +158,32 @@ class Ownership:
         if kept:
             self.on_taken()
 
-    async def hand_over(self, moves: Sequence[tuple[int, str]]) -> Sequence[int]:
-        """Make partitions that are held back another node's; gives those that became so. Raises StoreAway."""
+    async def hand_over(self, moves: Sequence[tuple[int, str]]) -> Mapping[int, int]:
+        """Make partitions that are held back another node's; gives those that became so, and under which epochs. Raises
+        StoreAway; then nobody knows whose they are, and what is found to be this node's gets a new epoch: the write may
+        still come."""
         known = [(partition, self._leaving[partition], node) for partition, node in moves if partition in self._leaving]
-        owners = await self._store.hand_over(known)
-        given = []
+        try:
+            owners = await self._store.hand_over(known)
+        except StoreAway:
+            for partition, _, _ in known:
+                self._leaving.pop(partition, None)
+            self.reclaim()
+            raise
+        given = {}
         for (partition, _, _), owner in zip(known, owners, strict=True):
             self._leaving.pop(partition, None)
             self._owners[partition] = Owner(owner.epoch, owner.node)
             self._seen = max(self._seen, owner.epoch)
             if isinstance(owner, Owner):
-                given.append(partition)
+                given[partition] = owner.epoch
         self._meters.partitions_held.set(len(self.held()))
         return given
 
-    async def are_taken(self, given: Collection[int]) -> bool:
-        """Whether partitions that were handed over have been acquired since. Raises StoreAway."""
-        partitions = list(given)
-        owners = await self._store.owners(partitions)
-        taken = [owner.epoch > self._owners[at].epoch for at, owner in zip(partitions, owners, strict=True)]
-        return all(taken)
+    async def are_taken(self, given: Mapping[int, int]) -> bool:
+        """Whether partitions that were handed over under these epochs have been acquired since. Raises StoreAway."""
+        owners = await self._store.owners(list(given))
+        return all(owner.epoch > epoch for epoch, owner in zip(given.values(), owners, strict=True))
 
     async def resign(self, partitions: Collection[int]) -> None:
         """Give partitions back to nobody, whoever comes next need not wait. Raises StoreAway."""
@@ -179,6 +203,8 @@ class Ownership:
             self._owners[partition] = owner
             if (owner.node, owner.epoch) != (self.node, self._epochs[partition]) and self._epochs[partition]:
                 lost.append(partition)
+                if owner.node != self.node:
+                    self._losses["lost", owner.node] += 1
                 self._epochs[partition] = 0
             if owner.epoch != self._leaving.get(partition):
                 self._leaving.pop(partition, None)

@@ -12,7 +12,7 @@ from actors.core.refusals import CannotStart
 from router.__about__ import __version__
 from router.listening import http_url
 from router.settings import Settings
-from router.values import redacted_url
+from router.store_url import redacted_url
 
 START_ERRORS = (CannotStart, OSError)
 """What a node may fail with before it is ready."""
@@ -28,8 +28,10 @@ def ready_lines(settings: Settings, addresses: Sequence[tuple[str, int]], store:
         place = f"{settings.data_dir} (embedded {store or 'Valkey'}, append-only file synced every second)"
     else:
         place = f"{redacted_url(settings.redis_url)}{f' ({store})' if store else ''}"
+    several = settings.workers > 1 and settings.worker is None
+    who = f"{settings.workers} workers" if several else f"node {settings.node_id}"
     lines = [
-        f"{settings.app_name} {__version__} is ready (node {settings.node_id})",
+        f"{settings.app_name} {__version__} is ready ({who})",
         f"  listening  {'  '.join(urls)}",
         f"  data       {place}",
     ]

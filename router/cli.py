@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from router.settings import Loaded
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_READY = 1, 2, 3
+FLAGS = {"port": "PORT", "host": "APP_HOST", "data_dir": "DATA_DIR", "workers": "WORKERS"}
+"""The options of `serve` and the settings that they give."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -36,11 +38,11 @@ def _config_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--config", type=click.Path(path_type=Path), help="YAML file with settings.")(command)
 
 
-def _load(config: Path | None, flags: dict[str, str | None]) -> Loaded:
+def _load(config: Path | None, flags: dict[str, str]) -> Loaded:
     from router.settings import SettingsError, load  # noqa: PLC0415  keeps --help fast
 
     try:
-        return load(os.environ, config=config, flags={name: text for name, text in flags.items() if text is not None})
+        return load(os.environ, config=config, flags=flags)
     except SettingsError as error:
         _stop(str(error), EXIT_USAGE)
 
@@ -60,21 +62,35 @@ def _warn(loaded: Loaded) -> None:
 @click.option("--port", metavar="PORT[,PORT…]", help="Setting PORT.")
 @click.option("--host", help="Setting APP_HOST.")
 @click.option("--data-dir", metavar="FOLDER", help="Setting DATA_DIR.")
-def serve(config: Path | None, port: str | None, host: str | None, data_dir: str | None) -> None:
-    """Run one node in the foreground. Ctrl-C or SIGTERM stops it."""
-    loaded = _load(config, {"PORT": port, "APP_HOST": host, "DATA_DIR": data_dir})
-    _warn(loaded)
+@click.option("--workers", metavar="NUMBER", help="Setting WORKERS.")
+def serve(config: Path | None, **options: str | None) -> None:
+    """Run a node, or several workers, in the foreground. Ctrl-C or SIGTERM stops it."""
+    flags = {FLAGS[name]: text for name, text in options.items() if text is not None}
+    loaded = _load(config, flags)
     from router.banner import START_ERRORS, start_error_line  # noqa: PLC0415
-    from router.lifecycle import run  # noqa: PLC0415  the node's imports are slow, and only this command needs them
 
     try:
-        code = run(loaded.settings)
+        code = _serve(loaded, config, flags)
     except START_ERRORS as error:
         line = start_error_line(error)
         if line is None:
             raise
         _stop(line, EXIT_FAILED)
     sys.exit(code)
+
+
+def _serve(loaded: Loaded, config: Path | None, flags: dict[str, str]) -> int:
+    """One node, a worker of a parent, or that parent, which loads nothing of a node."""
+    if loaded.settings.worker is None:
+        _warn(loaded)
+        if loaded.settings.workers > 1:
+            from router import workers  # noqa: PLC0415
+
+            command = (*workers.SERVE, "--config", str(config)) if config else workers.SERVE
+            return workers.run(loaded, {**os.environ, **flags}, command)
+    from router.lifecycle import run  # noqa: PLC0415  the node's imports are slow, and only this command needs them
+
+    return run(loaded.settings)
 
 
 @main.command()

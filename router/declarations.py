@@ -12,9 +12,11 @@ from msgspec import Struct
 
 from actors.core.durations import format_duration
 from router import values
+from router.store_url import redacted_url, store_url
 
 DAY_S = 86_400.0
 TTL_S_MAX = 3650 * DAY_S
+WORKERS_MAX = 64
 
 
 def _plain(value: object) -> str:
@@ -34,11 +36,15 @@ def _auth(value: object) -> str:
 
 
 def _address(value: object) -> str:
-    return ":".join(map(str, value)) if isinstance(value, tuple) else ""
+    return values.host_port(*value) if isinstance(value, tuple) else ""
+
+
+def _node_url(value: object) -> str:
+    return f"tcp://{_address(value)}"
 
 
 def _url(value: object) -> str:
-    return values.redacted_url(str(value))
+    return redacted_url(str(value))
 
 
 def _hidden(value: object) -> str:
@@ -122,7 +128,37 @@ SETTINGS: tuple[Setting, ...] = (
         name="NODE_ID",
         field="node_id",
         parse=values.word("1 to 64 letters, digits, dots, dashes or underscores", r"[A-Za-z0-9_.-]{1,64}"),
-        meaning="The node's name among nodes; made afresh at each start when absent.",
+        meaning="The node's name among nodes; made afresh at each start when absent. Worker 2 of it is `NAME-2`.",
+    ),
+    Setting(
+        name="WORKERS",
+        field="workers",
+        default="1",
+        parse=values.integer(1, WORKERS_MAX),
+        meaning="Nodes to run on the same port, each in a process of its own, so that all cores are used.",
+    ),
+    Setting(
+        name="CLUSTER_NAME",
+        field="cluster_name",
+        default="buzon",
+        parse=values.word("1 to 64 letters, digits, dots, dashes or underscores", r"[A-Za-z0-9_.-]{1,64}"),
+        meaning="Nodes of differently named clusters refuse each other's store.",
+    ),
+    Setting(
+        name="NODE_URL",
+        field="node_address",
+        parse=values.node_url,
+        show=_node_url,
+        meaning="How the other nodes reach this one, as `tcp://host:port`; when absent `APP_HOST` (or, for all "
+        "addresses, the one used towards the store) and a port that the kernel picks. Worker 2 has the next port.",
+    ),
+    Setting(
+        name="INGEST",
+        field="ingest",
+        default="direct",
+        parse=values.choice("direct", "forward"),
+        meaning="A message for a key that another node owns: `direct` stores it at once, `forward` hands it to that "
+        "node first.",
     ),
     Setting(
         name="DATA_DIR",
@@ -134,10 +170,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="REDIS_URL",
         field="",
-        parse=values.store_url,
+        parse=store_url,
         show=_url,
         secret=True,
-        meaning="Redis (7.0 or newer) or Valkey to use; with neither this nor `REDIS_HOST` an embedded Valkey runs.",
+        meaning="Redis (7.0 or newer) or Valkey to use: `redis://`, `rediss://`, `unix://`, and with `+sentinel` or "
+        "`+cluster` several hosts; with neither this nor `REDIS_HOST` an embedded Valkey runs.",
     ),
     Setting(
         name="REDIS_HOST",
@@ -277,8 +314,6 @@ UNUSED_NAMES = frozenset(
         "EVOLUTION_WEBHOOK_TOKEN",
         "TASK_RETRY_DELAY",
         "RESULT_TTL",
-        "NODE_URL",
-        "WORKERS",
         "RATE_LIMIT",
         "JWT_AUDIENCE",
         "JWT_ISSUER",

@@ -1,6 +1,7 @@
 """Lifecycle: one node from its first line to its exit code: lock, sockets, engine, node, signals, and back.
 
-Owns the process. Every failure before the node is ready leaves as one of `banner.START_ERRORS`.
+Owns the process. Every failure before the node is ready leaves as one of `banner.START_ERRORS`. A worker (see
+`router/workers.py`) has no lock and no engine, shares its port, and tells its parent what others tell the terminal.
 """
 
 from __future__ import annotations
@@ -11,25 +12,25 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from socket import socket
-from typing import Protocol
 
 import uvloop
+from structlog.contextvars import bind_contextvars
 
-from router.app import Node, data_dir_lock, embedded_engine
-from router.banner import ready_lines
+from router.app import Node
+from router.banner import START_ERRORS, ready_lines, start_error_line
 from router.edge import logs
+from router.engine import ENGINE_STOP_S_MIN, data_dir_lock, embedded_engine, first_start, keep
 from router.listening import addresses, listen
 from router.settings import Settings
+from router.worker_line import ParentLine
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """Allocations before a collection; almost nothing here is cyclic, and a full collection looks at every open buffer."""
 FILES_MAX = 65_536
 STOP_S = 4.5
 """From the signal to the exit, whatever hangs; the HTTP contract promises five seconds."""
-ENGINE_STOP_S_MIN = 0.5
-"""A healthy engine has written out its log and gone within a tenth of that."""
 NodeFactory = Callable[[Settings, str, Callable[[str], None]], Node]
 
 
@@ -37,26 +38,34 @@ def run(settings: Settings, make_node: NodeFactory = Node) -> int:
     """Run a node until SIGTERM or SIGINT; gives the exit code."""
     logs.configure(sys.stderr, level=settings.log_level)
     _allow_many_connections()
+    if settings.worker is None:
+        return _run_process(settings, make_node, None)
+    with closing(ParentLine(settings.worker)) as line:
+        line.tie()
+        bind_contextvars(worker=settings.worker.index)
+        try:
+            return _run_process(settings, make_node, line)
+        except START_ERRORS as error:
+            reason = start_error_line(error)
+            if reason is None:
+                raise
+            line.failed(reason)
+            return 1
+
+
+def _run_process(settings: Settings, make_node: NodeFactory, line: ParentLine | None) -> int:
     with ExitStack() as held:
         if settings.redis_url is None:
             held.enter_context(data_dir_lock(settings))
-        sockets = listen(settings.host, settings.ports)
+        sockets = listen(settings.host, settings.ports, shared=line is not None)
         for listener in sockets:
             held.callback(listener.close)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(settings, sockets, make_node))
+            return runner.run(_run(settings, sockets, make_node, line))
 
 
-async def _run(settings: Settings, sockets: list[socket], make_node: NodeFactory) -> int:
-    return await _Process(settings, sockets, make_node).run()
-
-
-class Engine(Protocol):
-    """A store that this process runs itself."""
-
-    async def start(self) -> str: ...
-    async def stop(self, within_s: float | None = None) -> None: ...
-    async def wait_exit(self) -> int: ...
+async def _run(settings: Settings, sockets: list[socket], make_node: NodeFactory, line: ParentLine | None) -> int:
+    return await _Process(settings, sockets, make_node, line).run()
 
 
 def _allow_many_connections() -> None:
@@ -67,16 +76,15 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 class _Process:
-    def __init__(self, settings: Settings, sockets: list[socket], make_node: NodeFactory) -> None:
+    def __init__(
+        self, settings: Settings, sockets: list[socket], make_node: NodeFactory, line: ParentLine | None
+    ) -> None:
         self._settings = settings
         self._sockets = sockets
         self._make_node = make_node
-        self._engine = embedded_engine(settings, _progress) if settings.redis_url is None else None
+        self._line = line
+        self._engine = embedded_engine(settings) if settings.redis_url is None else None
         self._ending: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._ends_at = 0.0
         """When the process must be gone, once it was told to end; the engine gets what is left of the time."""
@@ -88,23 +96,24 @@ class _Process:
         if self._engine is None:
             return await self._serve(str(self._settings.redis_url))
         try:
-            return await self._serve(await self._engine.start())
+            return await self._serve(await first_start(self._engine))
         finally:
             await self._engine.stop(max(self._ends_at - loop.time(), ENGINE_STOP_S_MIN))
 
     async def _serve(self, url: str) -> int:
         node = self._make_node(self._settings, url, self._end)
         try:
+            if self._line is not None:
+                await self._join(node, self._line)
             await node.start(self._sockets)
             if self._engine is not None:
                 engine = self._engine
-                node.supervisor.service("engine", lambda: _keep(engine, node))
+                node.supervisor.service("engine", lambda: keep(engine, node.log))
             # What start-up made lives as long as the process: no collection needs to look at it again.
             gc.collect()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            for line in ready_lines(self._settings, addresses(self._sockets), node.store.server_name):
-                print(line, flush=True)
+            self._announce(node)
             fatal = await self._ending
         finally:
             await node.stop()
@@ -112,15 +121,20 @@ class _Process:
             node.log.critical("node ended", reason=fatal)
         return 0 if fatal is None else 1
 
+    async def _join(self, node: Node, line: ParentLine) -> None:
+        """Become one of the parent's workers: hear of its end, and show the numbers of all."""
+        await line.open()
+        node.supervisor.service("parent", lambda: line.run(node.metrics.families))
+        node.metrics.sum_up = line.sum_up
+
+    def _announce(self, node: Node) -> None:
+        if self._line is not None:
+            self._line.ready(self._settings.node_id, node.store.server_name)
+            return
+        for line in ready_lines(self._settings, addresses(self._sockets), node.store.server_name):
+            print(line, flush=True)
+
     def _end(self, fatal: str | None) -> None:
         if not self._ending.done():
             self._ends_at = asyncio.get_running_loop().time() + STOP_S
             self._ending.set_result(fatal)
-
-
-async def _keep(engine: Engine, node: Node) -> None:
-    """Start the engine again whenever it ends by itself; the data is in its log."""
-    while True:
-        code = await engine.wait_exit()
-        node.log.error("embedded store ended", exit_code=code)
-        await engine.start()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from actors.core.refusals import CannotStart
 
@@ -19,21 +20,46 @@ class CannotListen(CannotStart):
     """An address cannot be listened on."""
 
 
-def listen(host: str, ports: Sequence[int]) -> list[socket.socket]:
+def listen(host: str, ports: Sequence[int], *, shared: bool = False) -> list[socket.socket]:
     """Open a listening socket for each port on each address of `host`; all or none. Port 0 is one the kernel picks.
 
-    A name with an IPv4 and an IPv6 address gets both, on the same port.
+    A name with an IPv4 and an IPv6 address gets both, on the same port. `shared`: other workers may listen there too,
+    and the kernel gives each new connection to one of them.
     """
+    return _open_each(host, ports, lambda place: _listening(_bound(place, shared=shared), place))
+
+
+def reserve(host: str, ports: Sequence[int]) -> list[socket.socket]:
+    """Bind what workers are going to listen on, without listening: no connection comes here, and nobody else gets it.
+
+    Refused like `listen`, also when another program shares its port with everybody.
+    """
+    return _open_each(host, ports, _reserved)
+
+
+class _Place(NamedTuple):
+    family: socket.AddressFamily
+    address: str
+    port: int
+
+
+def _open_each(host: str, ports: Sequence[int], open_one: Callable[[_Place], socket.socket]) -> list[socket.socket]:
     with ExitStack() as opened:
         sockets: list[socket.socket] = []
         for port in ports:
             chosen = port
             for family, address in _addresses(host):
-                listener = opened.enter_context(_open(family, address, chosen))
-                chosen = listener.getsockname()[1]
-                sockets.append(listener)
+                each = opened.enter_context(open_one(_Place(family, address, chosen)))
+                chosen = each.getsockname()[1]
+                sockets.append(each)
         opened.pop_all()
         return sockets
+
+
+def _reserved(place: _Place) -> socket.socket:
+    if place.port:  # not shared, this is refused whenever anybody listens there
+        _bound(place, shared=False).close()
+    return _bound(place, shared=True)
 
 
 def addresses(sockets: Sequence[socket.socket]) -> list[tuple[str, int]]:
@@ -55,22 +81,33 @@ def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
     return list(dict.fromkeys((family, str(place[0])) for family, _, _, _, place in found))
 
 
-def _open(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _bound(place: _Place, *, shared: bool) -> socket.socket:
+    bound = socket.socket(place.family, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a restart waits for TIME_WAIT
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((address, port))
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a restart waits for TIME_WAIT
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if place.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((place.address, place.port))
     except OSError as error:
-        listener.close()
-        raise CannotListen(_reason(error, address, port)) from None
-    return listener
+        bound.close()
+        raise CannotListen(_reason(error, place)) from None
+    return bound
 
 
-def _reason(error: OSError, address: str, port: int) -> str:
+def _listening(bound: socket.socket, place: _Place) -> socket.socket:
+    try:
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise CannotListen(_reason(error, place)) from None
+    bound.setblocking(False)
+    return bound
+
+
+def _reason(error: OSError, place: _Place) -> str:
+    _, address, port = place
     match error.errno:
         case errno.EADDRINUSE:
             return f"PORT: port {port} on {address} is taken by another program; end it or set another PORT"

@@ -3,6 +3,7 @@
 Flags go before the environment, that before the YAML file, that before the defaults; within one of them the first
 name of a setting goes before its older aliases. `SETTINGS` is the only list of names, defaults and meanings: the
 README table and `buzon config show` are made from it. A bad value is one `SettingsError` line that names the setting.
+What a worker is told by its parent (`router/worker_place.py`) is read here too, but is no setting.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from msgspec import Struct
@@ -18,11 +20,14 @@ from actors.core.refusals import CannotStart
 from router import values
 from router.declarations import SETTINGS, UNUSED_NAMES, Setting
 from router.values import Secret
+from router.worker_place import VARIABLE, WorkerPlace, worker_place
 
 __all__ = ["SETTINGS", "Loaded", "Secret", "Setting", "Settings", "SettingsError", "Source", "load"]
 
 ENVIRONMENT = "environment"
 SHOWN_CHARACTERS_MAX = 60
+NODE_ID_CHARACTERS_MAX = 64
+Ingest = Literal["direct", "forward"]
 
 
 class SettingsError(CannotStart):
@@ -39,8 +44,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_dir: Path
     """Absolute. May not exist yet."""
     node_id: str
+    """Of a parent of workers: what the name of each begins with, if it was given."""
+    workers: int
+    """Nodes to run; each of them is told the same number."""
+    cluster_name: str
+    node_address: tuple[str, int] | None
+    """Host and port at which the other nodes reach this one, as NODE_URL says; port 0 lets the kernel pick."""
+    ingest: Ingest
     redis_url: str | None
-    """`redis://`, `rediss://` or `unix://`; a `Secret`, for its password. None: the embedded engine."""
+    """As `router/store_url.py` allows; a `Secret`, for its password. None: the embedded engine."""
     secret_key: Secret | None
     auth_off: bool
     allowed_origins: tuple[str, ...]
@@ -56,6 +68,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     idempotency_ttl_s: float
     body_bytes_max: int
     allow_unsafe_store: bool
+    worker: WorkerPlace | None = None
+    """Which worker of a parent this process is; None when it is a node of its own or that parent."""
 
     @property
     def loopback_only(self) -> bool:
@@ -107,8 +121,10 @@ def load(
     if config is not None:
         layers.append(_Layer(config.name, _read_yaml(config)))
     found = {setting.name: _find(setting, layers) for setting in SETTINGS}
-    settings = _assemble(found)
+    settings = _assemble(found, environment)
     _refuse_open_bind(settings, found["APP_HOST"].name)
+    if settings.worker is None:
+        _refuse_too_many_workers(settings)
     return Loaded(
         settings=settings,
         sources=tuple(_source(each, settings) for each in found.values()),
@@ -161,13 +177,21 @@ def _short(given: str | tuple[str, ...]) -> str:
     return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[: SHOWN_CHARACTERS_MAX - 2]}…'"
 
 
-def _assemble(found: Mapping[str, _Found]) -> Settings:
+def _assemble(found: Mapping[str, _Found], environment: Mapping[str, str]) -> Settings:
     fields: dict[str, object] = {each.setting.field: each.value for each in found.values() if each.setting.field}
     if fields["log_level"] is None:
         fields["log_level"] = "debug" if fields["debug"] else "info"
     if fields["node_id"] is None:
         fields["node_id"] = f"node-{secrets.token_hex(4)}"
-    return Settings(**fields | {"redis_url": _store_url(found)})  # type: ignore[arg-type]  # parsers give the types
+    fields |= {"redis_url": _store_url(found), "worker": _place(environment)}
+    return Settings(**fields)  # type: ignore[arg-type]  # parsers give the types
+
+
+def _place(environment: Mapping[str, str]) -> WorkerPlace | None:
+    try:
+        return worker_place(environment)
+    except ValueError as error:
+        raise SettingsError(f"{VARIABLE}: {error}") from None
 
 
 def _store_url(found: Mapping[str, _Found]) -> Secret | None:
@@ -192,8 +216,16 @@ def _with_account(url: str, found: Mapping[str, _Found]) -> Secret:
     netloc = parts.netloc
     if password and not account:
         netloc = f":{quote(str(password), safe='')}@{parts.netloc}"
-    path = parts.path if parts.path.strip("/") or "db=" in parts.query else f"/{database}"
-    return Secret(urlunsplit((parts.scheme, netloc, path, parts.query, "")))
+    path, query = parts.path, parts.query
+    if parts.scheme.endswith("+cluster"):
+        if database:
+            raise SettingsError(f"{found['REDIS_DB'].name}: expected 0, the only database of a cluster, not {database}")
+    elif parts.scheme.endswith("+sentinel"):
+        if database and "db=" not in query:  # the path is the service's name
+            query = f"{query}&db={database}".lstrip("&")
+    elif not path.strip("/") and "db=" not in query:
+        path = f"/{database}"
+    return Secret(urlunsplit((parts.scheme, netloc, path, query, "")))
 
 
 def _refuse_open_bind(settings: Settings, host_name: str) -> None:
@@ -204,6 +236,16 @@ def _refuse_open_bind(settings: Settings, host_name: str) -> None:
         f"{host_name}: {settings.host} can be reached from other machines and {why} cannot check tokens yet: "
         "bind 127.0.0.1, or set AUTH=off to let anybody in"
     )
+
+
+def _refuse_too_many_workers(settings: Settings) -> None:
+    """Each worker gets a name and a port of its own; there must be that many."""
+    more = settings.workers - 1
+    if more and len(f"{settings.node_id}-{settings.workers}") > NODE_ID_CHARACTERS_MAX:
+        raise SettingsError(f"NODE_ID: expected a shorter name with WORKERS={settings.workers}, each adds its number")
+    _, port = settings.node_address or ("", 0)
+    if port and port + more > values.PORT_MAX:
+        raise SettingsError(f"NODE_URL: expected a lower port with WORKERS={settings.workers}, each takes one")
 
 
 def _warnings(settings: Settings, found: Mapping[str, _Found], layers: list[_Layer]) -> list[str]:

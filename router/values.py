@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from actors.core.durations import parse_duration_ns
 
@@ -24,7 +23,6 @@ _SIZE_BYTES = {"b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "m
 _TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 _LEVELS = {"warn": "warning", "fatal": "critical", "panic": "critical"}
 LEVELS = ("debug", "info", "warning", "error", "critical")
-STORE_SCHEMES = ("redis", "rediss", "unix")
 
 
 class Secret(str):
@@ -141,6 +139,34 @@ def host(text: str) -> str:
     return bare
 
 
+def host_port(name: str, number: int) -> str:
+    """Both as one text; an IPv6 address gets its brackets back."""
+    return f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
+
+
+def node_url(text: str) -> tuple[str, int]:
+    """Where other nodes reach this one: `tcp://host:port`. Port 0 is one the kernel picks."""
+    scheme, _, place = text.partition("://")
+    name, colon, number = place.rpartition(":")
+    try:
+        if scheme == "tcp" and colon and (":" not in name or name.startswith("[")):
+            return host(name), port(number)
+    except ValueError:
+        pass
+    raise ValueError("expected tcp://host:port")
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """A parser of one of these words, in any case."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"expected {' or '.join(words)}")
+        return text.lower()
+
+    return parse
+
+
 def is_loopback(name: str) -> bool:
     """Whether binding `name` can be reached from this machine only. Names other than localhost count as not."""
     if name.lower() == "localhost":
@@ -180,40 +206,12 @@ def address(text: str) -> tuple[str, int]:
     try:
         return host(name), port(number)
     except ValueError:
-        raise ValueError("expected one host:port (more than one store address is not supported yet)") from None
-
-
-def store_url(text: str) -> Secret:
-    """A Redis URL: `redis://`, `rediss://` (TLS) or `unix:///path`. Secret, as it may carry a password."""
-    expected = "expected redis://host:port/db, rediss://host:port/db or unix:///path?db=0"
-    try:
-        parts = urlsplit(text.strip())
-        valid = parts.scheme in STORE_SCHEMES and (parts.port is None or parts.port > 0)
-    except ValueError:
-        raise ValueError(expected) from None
-    if parts.scheme == "unix":
-        account_only = not parts.netloc or parts.netloc.endswith("@")  # unix://tmp/x would lose its first folder
-        valid = valid and account_only and len(parts.path) > 1
-    else:
-        valid = valid and bool(parts.hostname) and bool(re.fullmatch(r"(/[0-9]{0,5})?", parts.path))
-    if not valid:
-        raise ValueError(expected)
-    return Secret(text.strip())
+        raise ValueError("expected one host:port (REDIS_URL can name several)") from None
 
 
 def secret(text: str) -> Secret:
     """Any text, kept out of sight."""
     return Secret(text)
-
-
-def redacted_url(url: str) -> str:
-    """The URL without its password, for people to read."""
-    parts = urlsplit(url)
-    account, at, place = parts.netloc.rpartition("@")
-    name, colon, _ = account.partition(":")
-    query = [(key, "***" if key == "password" else value) for key, value in parse_qsl(parts.query)]
-    netloc = f"{name}{':***' if colon else ''}{at}{place}"
-    return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="*"), ""))
 
 
 def split_list(text: str) -> tuple[str, ...]:

@@ -134,6 +134,7 @@ class EmbeddedValkey:
         """Wait until the engine's process has ended, and return its exit code (negative for a signal)."""
         if self._process is None:
             raise RuntimeError("the engine has not been started")
+        await _until_over(self._process.pid)
         return await _exit_of(self._process, EXIT_PROBE_S)
 
     def _forget(self) -> None:
@@ -270,6 +271,29 @@ def engine_binary() -> Path:
         if program.is_file():
             return program
     raise EngineFailed(f"no embedded Valkey for this machine ({tag}): set REDIS_URL to a Redis or Valkey of yours")
+
+
+async def _until_over(pid: int) -> None:
+    """Wait without waking up until a child of ours has ended; where the kernel cannot tell, return at once."""
+    if sys.platform != "linux":
+        return
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:  # an old kernel, or a sandbox; or it has ended
+        return
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, _settle, over)
+    try:
+        await over
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _settle(over: asyncio.Future[None]) -> None:
+    if not over.done():  # it stays readable until nobody listens any more
+        over.set_result(None)
 
 
 async def _exit_of(process: subprocess.Popen[bytes], probe_s: float) -> int:

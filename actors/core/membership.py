@@ -37,17 +37,19 @@ class Seen(Struct, frozen=True):
 
 
 class View(Struct, frozen=True):
-    """What is known of all nodes. `read_at`: when the last read was answered; `changed_at`: when `alive` changed."""
+    """What is known of all nodes. `leaving` still beat, and own what they have not given back, but get nothing more.
+    `read_at`: when the last read was answered; `changed_at`: when `alive` changed."""
 
     seen: Mapping[str, Seen] = MappingProxyType({})
     alive: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()
     read_at: float = float("-inf")
     changed_at: float = float("-inf")
 
     @property
     def dead(self) -> Sequence[NodeRecord]:
-        """Records of nodes that are not alive and have not said that they leave."""
-        return [of.record for node, of in self.seen.items() if node not in self.alive and not of.record.leaving]
+        """Records of nodes whose signs stand still, also of those that said before that they leave."""
+        return [of.record for node, of in self.seen.items() if node not in self.alive | self.leaving]
 
 
 def observe(view: View, records: Sequence[NodeRecord], sent: float, received: float) -> View:
@@ -58,14 +60,17 @@ def observe(view: View, records: Sequence[NodeRecord], sent: float, received: fl
     """
     uninterrupted = sent - view.read_at <= GAP_S
     seen = {record.node: _seen(view.seen.get(record.node), record, received, uninterrupted) for record in records}
-    alive = frozenset(node for node, of in seen.items() if not of.record.leaving and sent - of.since < DEAD_AFTER_S)
-    return View(seen, alive, received, view.changed_at if alive == view.alive else received)
+    beating = {node: of.record for node, of in seen.items() if sent - of.since < DEAD_AFTER_S}
+    leaving = frozenset(node for node, record in beating.items() if record.leaving)
+    alive = frozenset(beating) - leaving
+    return View(seen, alive, leaving, received, view.changed_at if alive == view.alive else received)
 
 
 def next_look_in(view: View, now: float) -> float:
     """Seconds until the next read is due: a beat's, or sooner when somebody's time is over before that."""
-    ends = [of.since + DEAD_AFTER_S + TIMER_S - now for node, of in view.seen.items() if node in view.alive]
-    soon = [end for end in ends if 0 < end < BEAT_S]
+    beating = view.alive | view.leaving
+    ends = [of.since + DEAD_AFTER_S + TIMER_S - now for node, of in view.seen.items() if node in beating]
+    soon = [max(end, 0.0) for end in ends if end < BEAT_S]
     return min(soon, default=BEAT_S)
 
 

@@ -17,15 +17,19 @@ MOVING_MAX = PARTITIONS // 8
 """Of all partitions together; each node moves its share of it at once."""
 
 
-def to_take(node: str, alive: frozenset[str], owners: Sequence[Owner], held: Sequence[int]) -> list[tuple[int, Owner]]:
+def to_take(
+    node: str, alive: frozenset[str], leaving: frozenset[str], owners: Sequence[Owner], held: Sequence[int]
+) -> list[tuple[int, Owner]]:
     """Partitions that `node` must acquire now, each with its present owner. `held` has the epoch under which the node
-    holds each (0: not). One that is the node's own by name but not by epoch was given to it, or is its own past."""
+    holds each (0: not). One that is the node's own by name but not by epoch was given to it, or is its own past; one
+    whose owner is leaving is given back by that when nothing of it is under way any more."""
     winner = winners(alive)
+    owning = alive | leaving
     return [
         (partition, owner)
         for partition, owner in enumerate(owners)
         if (owner.node == node and owner.epoch != held[partition])
-        or (owner.node not in alive and owner.node != node and winner[partition] == node)
+        or (owner.node not in owning and owner.node != node and winner[partition] == node)
     ]
 
 

@@ -20,10 +20,11 @@ from actors.core.partition import dedupe_id, locate
 from actors.core.policy import KEY_CHARACTERS_MAX, Message
 from actors.core.rendering import rfc3339
 from actors.core.webhook_target import BadTarget, check_headers, check_secret, lane
+from actors.forwarding import Forwarding
 from actors.ownership import Ownership
-from actors.ports import Appended, Entry, Fenced, ListCursor, NothingOpen, OpenBatch
+from actors.ports import Appended, Entry, ListCursor, NothingOpen, OpenBatch
 from router.edge.body import JsonBody
-from router.edge.errors import BadInput, NotFound, TryLater
+from router.edge.errors import BadInput, NotFound
 from router.edge.handlers import body_endpoint, endpoint
 from router.edge.idempotency import Idempotency, derived_id
 from router.edge.openapi import Operation
@@ -127,9 +128,16 @@ class BufferRoutes:
     """The use cases of this file."""
 
     def __init__(
-        self, buffers: Buffers, ownership: Ownership, idempotency: Idempotency, ids: IdSource, guard: Guard
+        self,
+        buffers: Buffers,
+        forwarding: Forwarding,
+        ownership: Ownership,
+        idempotency: Idempotency,
+        ids: IdSource,
+        guard: Guard,
     ) -> None:
         self._buffers = buffers
+        self._forwarding = forwarding
         self._ownership = ownership
         self._idempotency = idempotency
         self._ids = ids
@@ -198,11 +206,9 @@ class BufferRoutes:
     @Operation(summary="Drop one open batch", tag=TAG, path=KEY_PATH, responses={200: Dropped}, errors=(404, 503))
     async def drop_buffer(self, call: Call) -> Reply:
         """Answer `DELETE /api/v1/buffers/{key}`."""
-        match await self._buffers.drop(_key(call)):
+        match await self._forwarding.drop(_key(call)):
             case NothingOpen():
                 raise NotFound("there is no open batch of this key")
-            case Fenced():
-                raise TryLater("another node owns this key now")
             case dropped:
                 return Reply(200, _encode(Dropped(dropped)))
 
@@ -217,7 +223,7 @@ class BufferRoutes:
         else:
             # Ours are unique by themselves, or made of the idempotency key.
             dedupe = message_id = self._ids.message_id() if scope is None else derived_id("msg", scope)
-        appended = await self._buffers.append(
+        appended = await self._forwarding.append(
             Entry(
                 partition=partition,
                 kid=kid,
@@ -241,11 +247,9 @@ class BufferRoutes:
         batch_id = None
         if scope is not None:
             batch_id = derived_delivery_id(locate(key)[1], scope)
-        match await self._buffers.flush(key, batch_id):
+        match await self._forwarding.flush(key, batch_id):
             case NothingOpen():
                 raise NotFound("there is no open batch of this key")
-            case Fenced():
-                raise TryLater("another node owns this key now")
             case closed:
                 return Reply(200, _encode(Flushed(closed.delivery_id, closed.size)))
 
@@ -266,7 +270,7 @@ class BufferRoutes:
             size=batch.size,
             bytes=batch.size_bytes,
             time_remaining=batch.remaining_ms / 1000,
-            owner=self._ownership.node if self._ownership.epoch(batch.partition) else "",
+            owner=self._ownership.owner_of(batch.partition),
         )
 
 

@@ -15,11 +15,11 @@ from actors.core.ids import is_delivery_id, partition_of
 from actors.core.policy import KEY_CHARACTERS_MAX, Reason
 from actors.core.rendering import rfc3339
 from actors.deliveries import Deliveries
+from actors.forwarding import Forwarding
 from actors.ports import (
     Attempt,
     DeliveryFilter,
     DeliveryRecord,
-    Fenced,
     ListCursor,
     Next,
     NothingOpen,
@@ -27,7 +27,7 @@ from actors.ports import (
     WrongState,
 )
 from router.edge.body import JsonBody
-from router.edge.errors import Conflict, NotFound, TryLater
+from router.edge.errors import Conflict, NotFound
 from router.edge.handlers import endpoint
 from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
@@ -103,8 +103,9 @@ _decode_attempt = msgspec.json.Decoder(Attempt).decode
 class DeliveryRoutes:
     """The use cases of this file."""
 
-    def __init__(self, deliveries: Deliveries, idempotency: Idempotency) -> None:
+    def __init__(self, deliveries: Deliveries, forwarding: Forwarding, idempotency: Idempotency) -> None:
         self._deliveries = deliveries
+        self._forwarding = forwarding
         self._idempotency = idempotency
 
     @Operation(summary="List deliveries", tag=TAG, query=DeliveryQuery, responses={200: DeliveryPage}, errors=(503,))
@@ -138,7 +139,7 @@ class DeliveryRoutes:
         delivery_id = _id(call)
 
         async def retry(_scope: str | None) -> Reply:
-            _check(await self._deliveries.retry(delivery_id, partition_of(delivery_id)), "tried again")
+            _check(await self._forwarding.retry(delivery_id, partition_of(delivery_id)), "tried again")
             return Reply(202, _encode(DeliveryChanged(delivery_id, "pending")))
 
         return await self._idempotency.once("POST", call.body, call.headers, retry)
@@ -159,7 +160,7 @@ class DeliveryRoutes:
         until_ms = _FOREVER_MS if wish.until is None else round(wish.until.timestamp() * 1000)
 
         async def retry(_scope: str | None) -> Reply:
-            return Reply(200, _encode(Requeued(await self._deliveries.retry_dead(wish.key, since_ms, until_ms))))
+            return Reply(200, _encode(Requeued(await self._forwarding.retry_dead(wish.key, since_ms, until_ms))))
 
         return await self._idempotency.once("POST", call.body, call.headers, retry)
 
@@ -173,7 +174,7 @@ class DeliveryRoutes:
     async def discard_delivery(self, call: Call) -> Reply:
         """Answer `DELETE /api/v1/deliveries/{id}`."""
         delivery_id = _id(call)
-        _check(await self._deliveries.discard(delivery_id, partition_of(delivery_id)), "discarded")
+        _check(await self._forwarding.discard(delivery_id, partition_of(delivery_id)), "discarded")
         return Reply(200, _encode(DeliveryChanged(delivery_id, "discarded")))
 
 
@@ -198,14 +199,12 @@ def _unknown() -> NotFound:
     return NotFound("there is no such delivery, or its record has expired")
 
 
-def _check(outcome: Next | WrongState | NothingOpen | Fenced, change: str) -> None:
+def _check(outcome: Next | WrongState | NothingOpen, change: str) -> None:
     match outcome:
         case WrongState(status):
             raise Conflict(f"a delivery that is {status} cannot be {change}")
         case NothingOpen():
             raise _unknown()
-        case Fenced():
-            raise TryLater("another node owns this delivery now")
 
 
 def _view(record: DeliveryRecord) -> DeliveryView:

@@ -2,20 +2,23 @@
 
 Owns names, help texts and buckets; whoever counts gets children that are bound already. Label values come from code
 (reasons, outcomes, route templates), never from a request, so the number of series is bounded. Seconds and bytes.
+A worker's page is the sum over all workers (`sum_up`), with the same families and no further label.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final, Literal
 
-from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, Info, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from actors import ports
 from actors.core.policy import Reason
 from router.edge.meters import Distribution, Distributions, Number, Numbers
+from router.edge.metrics_sum import Families, Family, Series
 from router.edge.usecase import Reply
 
 Outcome = Literal["delivered", "retrying", "dead", "discarded"]
@@ -61,6 +64,8 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
+        self.sum_up: Callable[[Families], Awaitable[Families]] | None = None
+        """Adds the families of all other workers to those of this one."""
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -83,10 +88,22 @@ class Metrics:
         """The bound meters of one route template."""
         return RouteMeters(self._requests, self._request_seconds.child(method, route), (method, route))
 
+    async def answer(self, accept: str) -> Reply:
+        """The page that a scraper gets: of all workers when this process is one of several."""
+        if self.sum_up is None:
+            return self.page(accept)
+        return _page(_Summed(await self.sum_up(self.families())), accept)
+
     def page(self, accept: str) -> Reply:
         """Everything as text, in the format that the `Accept` header prefers (Prometheus or OpenMetrics)."""
-        encode, content_type = choose_encoder(accept)
-        return Reply(200, encode(self.registry), {"Content-Type": content_type})
+        return _page(self.registry, accept)
+
+    def families(self) -> list[Family]:
+        """Everything as plain values, to be added to that of other workers."""
+        return [
+            Family(each.name, each.documentation, each.type, [_series(*sample[:3]) for sample in each.samples])
+            for each in self.registry.collect()
+        ]
 
     def _add_buffers(self) -> None:
         self.accepted: ports.Counter = self._counter("buzon_messages_accepted", "Messages stored.")
@@ -150,6 +167,7 @@ class Metrics:
         )
         self.actor_restarts: ports.Counter = self._counter("buzon_actor_restarts", "Actors restarted after a crash.")
         self.quarantined: ports.Gauge = self._gauge("buzon_quarantined_keys", "Keys set aside because they crash.")
+        self._gauge("buzon_workers_answering", "Workers whose numbers are in here; 1 for a node of its own.").set(1)
 
     def _counter(self, name: str, text: str) -> Number:
         return self._numbers("counter", name, text).child()
@@ -169,3 +187,27 @@ class Metrics:
         distributions = Distributions(name, text, bounds, labels.split(",") if labels else ())
         self.registry.register(distributions)
         return distributions
+
+
+class _Summed(Collector):
+    """Families of several processes, as the encoders want them."""
+
+    def __init__(self, families: Families) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """Give each as the client library has it."""
+        for family in self._families:
+            metric = Metric(family.name, family.text, family.kind)
+            for each in family.series:
+                metric.add_sample(each.name, dict(each.labels), each.value)
+            yield metric
+
+
+def _page(collector: Collector, accept: str) -> Reply:
+    encode, content_type = choose_encoder(accept)
+    return Reply(200, encode(collector), {"Content-Type": content_type})
+
+
+def _series(name: str, labels: Mapping[str, str], value: float) -> Series:
+    return Series(name, tuple(labels.items()), value)

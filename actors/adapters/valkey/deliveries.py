@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any, cast, get_args
 
 import msgspec
@@ -86,12 +85,10 @@ class ValkeyDeliveries:
             return await self.settle(outcomes)
         if not outcomes:
             return await self.claim(claims)
-        with (
-            closing(self._runner.begin("settle", *self._settle_call(outcomes))) as settling,
-            closing(self._runner.begin("claim", *self._claim_call(claims))) as claiming,
-        ):
-            settled = iter([_next(reply) for reply in await settling])
-            claimed = iter([_claimed(wish, reply) for wish, reply in zip(claims, await claiming, strict=True)])
+        settling = self._runner.begin("settle", *self._settle_call(outcomes))
+        claiming = self._runner.begin("claim", *self._claim_call(claims))
+        settled = iter([_next(reply) for reply in await settling])
+        claimed = iter([_claimed(wish, reply) for wish, reply in zip(claims, await claiming, strict=True)])
         return [next(claimed) if isinstance(request, Claim) else next(settled) for request in requests]
 
     async def claim(self, claims: Sequence[Claim]) -> Sequence[ClaimAnswer]:

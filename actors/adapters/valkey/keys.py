@@ -13,7 +13,7 @@ CONFIG = "buzon:cfg"
 NODES = "buzon:{buzon:cfg}:nodes"
 LOG = "buzon:{buzon:cfg}:log"
 """The tag puts both into the slot of CONFIG."""
-FORMAT = 1
+FORMAT = 2
 """Of the stored data. A node refuses a store that holds another."""
 
 PREFIXES = tuple(f"{RESERVED_PREFIX}{{{partition:02x}}}:" for partition in range(PARTITIONS))

@@ -4,13 +4,13 @@ lane, so that a long list never stands in front of a write."""
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from actors.adapters.valkey.keys import OWNERS, PREFIXES
-from actors.adapters.valkey.lane import Lane
+from actors.adapters.valkey.lane import Begun, Lane
 from actors.adapters.valkey.scripts import Script
 from actors.core.partition import PARTITIONS
 from actors.ports import ListCursor
@@ -53,9 +53,9 @@ class Runner:
         """Run a script that writes; its keys name the partitions it touches."""
         return await self._hot.script(self._scripts[name], keys, arguments)
 
-    def begin(self, name: str, keys: list[str], arguments: list[Any]) -> Coroutine[Any, Any, Any]:
-        """Like `hot`, but on its way when this returns; to be awaited or closed."""
-        return self._hot.begin(self._scripts[name], keys, arguments)
+    def begin(self, name: str, keys: list[str], arguments: list[Any]) -> Begun:
+        """Like `hot`, but on its way when this returns; to be awaited or left."""
+        return self._hot.script(self._scripts[name], keys, arguments)
 
     async def cold(self, name: str, keys: Sequence[str], arguments: list[Any]) -> Any:
         """Run a script that only looks."""

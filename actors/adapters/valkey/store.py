@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -26,23 +27,18 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from actors.adapters.valkey.batches import ValkeyBatches
 from actors.adapters.valkey.deliveries import Kept, ValkeyDeliveries
-from actors.adapters.valkey.keys import CONFIG, FORMAT
-from actors.adapters.valkey.lane import CONNECT_DEADLINE_S, REPLY_DEADLINE_S, Lane
+from actors.adapters.valkey.identity import Identity, StoreUnfit
+from actors.adapters.valkey.lane import CONNECT_DEADLINE_S, Lane
 from actors.adapters.valkey.membership import ValkeyMembership
 from actors.adapters.valkey.partitions import ValkeyPartitions
 from actors.adapters.valkey.records import ValkeyRecords
 from actors.adapters.valkey.runner import Runner
 from actors.adapters.valkey.scripts import load_all
-from actors.core.partition import PARTITIONS
-from actors.core.refusals import CannotStart
+from actors.adapters.valkey.wire import REPLY_DEADLINE_S
 from actors.ports import Entry, StoreAway
 
 VERSION_MIN = (7, 0)
 REPLAY_MESSAGES = 128
-
-
-class StoreUnfit(CannotStart):
-    """The server can be reached but must not be used; the text says why, in one line."""
 
 
 class Server(Struct, frozen=True):
@@ -54,12 +50,13 @@ class Server(Struct, frozen=True):
 
 
 class StoreOptions(Struct, frozen=True, kw_only=True):
-    """`window_ms`: how long message ids are remembered."""
+    """`window_ms`: how long message ids are remembered. A store is one cluster's, told apart by `cluster_name`."""
 
     url: str
     client_name: str
     window_ms: int
     kept: Kept
+    cluster_name: str = "buzon"
 
 
 class ValkeyStore:
@@ -77,7 +74,9 @@ class ValkeyStore:
         self.on_replayed: Callable[[int], None] = lambda _count: None
         self.server: Server | None = None
         self.unfit: StoreUnfit | None = None
-        self.cluster = ""
+        self.on_unfit: Callable[[str], None] = lambda _reason: None
+        """Told once why a store that was fit is so no more; set like `on_changed`."""
+        self._identity = Identity(options.cluster_name)
         self.hot = Lane(self._connection, self._greet, self._opened, jitter)
         self.cold = Lane(self._connection, self._greet_cold, lambda: None, jitter)
         runner = Runner(self.hot, self.cold, self._scripts)
@@ -96,6 +95,16 @@ class ValkeyStore:
     def refusal(self) -> str:
         """Why the server refuses to write now, "" if it does not: its memory or its disk is full."""
         return self.hot.refusal
+
+    @property
+    def cluster(self) -> str:
+        """The id of the cluster whose data the store holds, empty before the first greeting."""
+        return self._identity.cluster
+
+    @property
+    def secret(self) -> bytes:
+        """What the cluster's nodes know each other by, empty before the first greeting. Never to be logged."""
+        return self._identity.secret
 
     @property
     def server_name(self) -> str:
@@ -129,9 +138,11 @@ class ValkeyStore:
             raise StoreAway("the store is a replica")
         name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
         if tuple(int(part) for part in info["redis_version"].split(".")[:2]) < VERSION_MIN:
-            self.unfit = StoreUnfit(f"{name} is too old: 7.0 or newer is needed")
-            raise StoreAway(str(self.unfit))
-        await self._check_config(connection)
+            raise self._refused(StoreUnfit(f"{name} is too old: 7.0 or newer is needed"))
+        try:
+            await self._identity.check(partial(_ask, connection))
+        except StoreUnfit as error:
+            raise self._refused(error) from error
         for script in self._scripts.values():
             await _ask(connection, "SCRIPT", "LOAD", script.source)
         self.unfit = None
@@ -165,26 +176,23 @@ class ValkeyStore:
         self.on_replayed(len(entries))
 
     def reject(self, reason: str) -> None:
-        """The store is not this cluster's any more: nobody may use it."""
-        self.unfit = StoreUnfit(reason)
+        """Nobody may use the store any more, until a greeting finds it fit again."""
+        self._refused(StoreUnfit(reason))
+        for lane in (self.hot, self.cold):
+            lane.drop(reason)
+
+    def _refused(self, why: StoreUnfit) -> StoreAway:
+        """Note that the store must not be used; gives what its callers are told."""
+        news = self.unfit is None and self.cluster
+        self.unfit = why
+        if news:
+            self.on_unfit(str(why))
+        return StoreAway(str(why))
 
     def _opened(self) -> None:
         if self._changed:
             self._changed = False
             self.on_changed()
-
-    async def _check_config(self, connection: AbstractConnection) -> None:
-        """The store says which format and how many partitions its data has; a new one is told."""
-        wanted = {"format": str(FORMAT), "partitions": str(PARTITIONS)}
-        for field, value in wanted.items():
-            found = await _ask(connection, "HGET", CONFIG, field)
-            if found is None:  # only then write: a store that is full must still be usable, or it would stay full
-                await _ask(connection, "HSETNX", CONFIG, field, value)
-                found = await _ask(connection, "HGET", CONFIG, field)
-            found = found.decode()
-            if found != value:
-                self.unfit = StoreUnfit(f"the store holds data with {field} {found}, this node wants {field} {value}")
-                raise StoreAway(str(self.unfit))
 
     async def _unsafe(self, connection: AbstractConnection) -> tuple[str, ...]:
         """Settings that lose acknowledged messages. A server that hides its settings is believed."""

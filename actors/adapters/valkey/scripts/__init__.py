@@ -21,6 +21,7 @@ NAMES = (
     "discard",
     "hand_over",
     "idempotency",
+    "identity",
     "leave",
     "owners",
     "page",

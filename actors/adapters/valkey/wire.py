@@ -1,0 +1,147 @@
+"""Wire: one open connection to the store, and who waits for which reply on it.
+
+Commands of one loop tick leave in one write, replies come back in order, and nothing stands between (a fixed cost per
+call of 20 µs instead of redis-py's 70). The server's errors are translated here, once.
+Invariants: a caller is answered or told StoreAway within the reply deadline; a wire that lost its place in the reply
+stream is thrown away, never resynchronised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import Any
+
+from hiredis import PushNotification, Reader, pack_command
+
+from actors.ports import StoreAway
+
+REPLY_DEADLINE_S = 1.0
+"""A command unanswered for this long breaks the wire: requests caught by a sudden hang get their 503 within 1.2 s."""
+TRANSIENT = ("OOM", "MISCONF", "BUSY", "NOREPLICAS")
+SHIFTING = ("ASK", "TRYAGAIN", "CLUSTERDOWN")
+NOT_HERE = ("a non local key in a cluster node", "a slot not served", "while the cluster is down")
+"""How a script is told that a key it touches is, or may soon be, on another server."""
+UNUSABLE = ("LOADING", "MASTERDOWN", "READONLY")
+"""Errors that say something about the server, not about the command: it must be looked at again."""
+_INCOMPLETE = object()
+
+
+class StoreRefused(Exception):
+    """The store answered a command with an error that waiting does not mend: a bug, or foreign hands in our keys."""
+
+
+class ScriptForgotten(Exception):
+    """The server does not know the script; it did not run."""
+
+
+class Moved(Exception):
+    """The keys belong to another server of the cluster; the command did not run."""
+
+
+class Shifting(StoreAway):
+    """The cluster is changing, and cannot do this now."""
+
+
+class Unusable(Exception):
+    """The server cannot be used as it is now (it loads its data, or is a replica); the connection must be made anew."""
+
+
+class Wire(asyncio.Protocol):
+    """One connection, from the end of its greeting to its own end, and who waits for which reply on it."""
+
+    def __init__(self, transport: asyncio.WriteTransport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._reader = Reader(replyError=translated, notEnoughData=_INCOMPLETE)
+        self._out: list[bytes] = []
+        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._watchdog: asyncio.TimerHandle | None = None
+        self.refusal = ("", -math.inf)
+        """What the server last would not do though it could be reached, and when (its memory or its disk is full)."""
+        self.ended: asyncio.Future[str] = loop.create_future()
+        """Resolved with the reason when the connection is of no more use."""
+        transport.set_protocol(self)
+
+    def send(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+        """Send a command at the end of this tick; the future gives its raw reply."""
+        if not self._out:
+            self._loop.call_soon(self._write)
+        self._out.append(pack_command(command))
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        deadline = self._loop.time() + REPLY_DEADLINE_S
+        self._waiting.append((deadline, reply))
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_at(deadline, self._check_deadline)
+        return reply
+
+    def data_received(self, data: bytes) -> None:
+        """Hand every whole reply to the caller whose turn it is."""
+        self._reader.feed(data)
+        while not self.ended.done() and (reply := self._reader.gets()) is not _INCOMPLETE:
+            if not isinstance(reply, PushNotification):
+                self._answer(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The server closed the connection, or it broke."""
+        self.end(str(exc) if exc else "the store closed the connection")
+
+    def end(self, why: str) -> None:
+        """Tell everyone who still waits that the outcome is unknown, and that this connection is of no more use."""
+        if self.ended.done():
+            return
+        self.ended.set_result(why)
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._out.clear()
+        for _, caller in self._waiting:
+            if not caller.done():
+                caller.set_exception(StoreAway(f"the outcome is unknown: {why}"))
+                caller.exception()  # nobody may be waiting any more, and that is no error
+        self._waiting.clear()
+
+    def _write(self) -> None:
+        if self._out:
+            self._transport.write(b"".join(self._out))
+            self._out.clear()
+
+    def _answer(self, reply: Any) -> None:
+        if not self._waiting:
+            self.end("a reply that nobody asked for")
+            return
+        _, caller = self._waiting.popleft()
+        if isinstance(reply, Exception):
+            if isinstance(reply, StoreAway) and not isinstance(reply, Shifting):
+                self.refusal = (str(reply), self._loop.time())
+            if not caller.done():
+                caller.set_exception(StoreAway(str(reply)) if isinstance(reply, Unusable) else reply)
+                caller.exception()
+            if isinstance(reply, Unusable):
+                self.end(str(reply))
+        elif not caller.done():
+            caller.set_result(reply)
+
+    def _check_deadline(self) -> None:
+        """One timer for the oldest unanswered command; the connection ends when that one is late."""
+        self._watchdog = None
+        if not self._waiting:
+            return
+        oldest = self._waiting[0][0]
+        if oldest <= self._loop.time():
+            self.end(f"no reply within {REPLY_DEADLINE_S} s")
+        else:
+            self._watchdog = self._loop.call_at(oldest, self._check_deadline)
+
+
+def translated(text: str) -> Exception:
+    """A server's error as ours: what passes by itself is StoreAway, what waiting does not mend StoreRefused."""
+    if text.startswith("NOSCRIPT"):
+        return ScriptForgotten(text)
+    if text.startswith(UNUSABLE):
+        return Unusable(text)
+    if text.startswith("MOVED "):
+        return Moved(text)
+    if text.startswith(SHIFTING) or any(words in text for words in NOT_HERE):
+        return Shifting(text)
+    return StoreAway(text) if text.startswith(TRANSIENT) else StoreRefused(text)

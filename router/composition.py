@@ -1,0 +1,238 @@
+"""Composition: makes every part of a node and joins them. The only place that sees all sides. Starts nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from ipaddress import ip_network
+from socket import gethostname
+
+import msgspec
+from aiohttp import web
+from structlog.typing import FilteringBoundLogger
+
+from actors.adapters.http.egress import HttpEgress
+from actors.adapters.peers.caller import Service
+from actors.adapters.peers.links import PeerLinks
+from actors.adapters.peers.listener import PeerListener
+from actors.adapters.valkey.bell import ValkeyBell
+from actors.adapters.valkey.deliveries import Kept
+from actors.adapters.valkey.echo import Echo
+from actors.adapters.valkey.store import StoreOptions, ValkeyStore
+from actors.attempt import Attempts, DeliveryRules, Tools
+from actors.buffers import Buffers
+from actors.core.addresses import Guard
+from actors.core.ids import IdSource
+from actors.deliveries import Deliveries
+from actors.desk import Desk
+from actors.forwarding import Forwarding, Neighbours
+from actors.handover import Handover
+from actors.membership import Membership
+from actors.node_ports import NodeRecord
+from actors.ownership import Ownership
+from actors.ports import Egress, Entry
+from actors.runtime.clock import LoopClock
+from actors.runtime.supervisor import Supervisor
+from actors.sweeper import Sweeper
+from actors.tail import Tail
+from router.__about__ import __version__
+from router.api import buffers as buffer_api
+from router.api import deliveries as delivery_api
+from router.api import monitoring as monitoring_api
+from router.api import operations as operations_api
+from router.edge import logs
+from router.edge.http import Edge
+from router.edge.idempotency import Idempotency
+from router.edge.metrics import Metrics
+from router.edge.openapi import About
+from router.idempotency_records import IdempotencyRecords
+from router.settings import Settings
+from router.status import Status
+
+HOLD_PER_RETRY_DELAY = 2.0
+
+ABOUT = About(
+    title="Buzón",
+    version=__version__,
+    description="Gathers messages per key and delivers each batch to a webhook: reliably, in order, whatever crashes.",
+    tags={
+        buffer_api.TAG: "Messages and the batches they wait in.",
+        delivery_api.TAG: "Closed batches on their way to their webhooks.",
+        operations_api.TAG: "The node itself.",
+    },
+)
+
+
+class Parts:
+    """The parts of one node. `wrap_store` and `wrap_egress` let tests stand between the actors and what they act on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store_url: str,
+        on_fatal: Callable[[str], None],
+        wrap_store: Callable[[ValkeyStore], None] = lambda _store: None,
+        wrap_egress: Callable[[Egress], Egress] = lambda egress: egress,
+    ) -> None:
+        self.settings = settings
+        loop = asyncio.get_running_loop()
+        self.clock = LoopClock(loop.time, loop.call_at)
+        self.log: FilteringBoundLogger = logs.get("buzon")
+        self.metrics = Metrics(__version__)
+        self.supervisor = Supervisor(self.clock, self._report_crash, on_fatal)
+        self.store = ValkeyStore(_store_options(settings, store_url), random.random)
+        wrap_store(self.store)
+        self.guard = guard_of(settings)
+        self.http = HttpEgress(self.guard)
+        self.tail = Tail()
+        self.ids = IdSource(lambda: time.time_ns() // 1_000_000, os.urandom)
+        self._make_actors(wrap_egress(self.http))
+        self._make_nodes()
+        self._join(on_fatal)
+        self.status = Status(settings, self.store, self.ownership, lambda: self.echo.age_s(self.clock.monotonic()))
+        self.edge = Edge(self.metrics, self.log, access_log=settings.log_level == "debug")
+
+    def app(self) -> web.Application:
+        """The web application with every route."""
+        app = web.Application(client_max_size=self.settings.body_bytes_max)
+        idempotency = Idempotency(IdempotencyRecords(self.store.records, os.urandom), self.settings.idempotency_ttl_s)
+        buffer_routes = buffer_api.BufferRoutes(
+            self.buffers, self.forwarding, self.ownership, idempotency, self.ids, self.guard
+        )
+        buffer_api.register(app, buffer_routes)
+        delivery_api.register(app, delivery_api.DeliveryRoutes(self.deliveries, self.forwarding, idempotency))
+        monitoring_api.register(app, monitoring_api.MonitoringRoutes(self.membership, self.ownership, self.store))
+        operations_api.register(app, operations_api.Operations(self.status, self.metrics, self.clock), ABOUT)
+        return app
+
+    def _make_actors(self, egress: Egress) -> None:
+        """What a node does for the partitions it holds."""
+        settings, store = self.settings, self.store
+        self.tools = Tools(
+            supervisor=self.supervisor,
+            clock=self.clock,
+            jitter=random.random,
+            journal=self.log,
+            meters=self.metrics,
+        )
+        self.ownership = Ownership(settings.node_id, store.partitions, self.clock, self.metrics)
+        self.buffers = Buffers(store.batches, self.ownership, self.supervisor, self.clock, self.metrics)
+        self.attempts = Attempts(store.deliveries, egress, self.ownership, _rules(settings), self.tools)
+        hold_s = HOLD_PER_RETRY_DELAY * settings.retry_delay_s
+        self.deliveries = Deliveries(self.attempts, store.deliveries, self.ownership, self.tools, hold_s)
+        self.sweeper = Sweeper(store.partitions, self.ownership, self.buffers, self.deliveries, self.tail)
+
+    def _make_nodes(self) -> None:
+        """What it has to do with the other nodes."""
+        settings, store, clock = self.settings, self.store, self.clock
+        node = settings.node_id
+        self.membership = Membership(
+            _identity(settings), store.membership, self.ownership, clock, self.metrics, self.log
+        )
+        self.bell = ValkeyBell(store.cold.call, self.metrics.rings)
+        self.echo = Echo.of(store, node, clock.monotonic, random.random)
+        self.links = PeerLinks(
+            node, lambda: store.secret, self.membership.address_of, self.supervisor, clock.boottime, self.log
+        )
+        self.desk = Desk(self.buffers, self.deliveries, self.ownership)
+        self.listener = PeerListener(Service(node, lambda: store.secret, self.desk, self.supervisor, clock.boottime))
+        self.handover = Handover(self.ownership, self.membership, self.bell, clock, self.metrics)
+        self.forwarding = Forwarding(
+            self.buffers,
+            self.deliveries,
+            self.ownership,
+            Neighbours(self.links, self.bell, lambda other: other in self.membership.alive()),
+            self.tools,
+            settings.ingest == "forward",
+        )
+
+    def _join(self, on_fatal: Callable[[str], None]) -> None:
+        self.buffers.make_delivery_id = self.ids.delivery_id
+        self.buffers.on_closed = self.deliveries.offer
+        self.buffers.on_stored = lambda entries: self.tail.keep(entries, self.clock.monotonic())
+        self.buffers.on_foreign = self.forwarding.stored_for_other
+        self.ownership.on_lost = self.buffers.forget_partitions
+        self.ownership.on_taken = self.sweeper.wake
+        self.membership.on_replaced = on_fatal
+        self.membership.describe = self._described
+        self.handover.busy = self.attempts.partitions_in_hand
+        self.echo.on_hints = self.desk.on_hints
+        self.store.unreplayed = self._unreplayed
+        self.store.on_replayed = self._replayed
+        self.store.on_changed = self.ownership.reclaim
+        self.store.on_unfit = lambda reason: self.log.error("store must not be used", reason=reason)
+
+    def _described(self, record: NodeRecord) -> NodeRecord:
+        """The node's record with the numbers of now."""
+        census = self.sweeper.census
+        return msgspec.structs.replace(
+            record,
+            address=self.listener.address,
+            partitions=len(self.ownership.held()),
+            open_batches=census.open_batches,
+            undelivered=census.undelivered,
+            oldest_waiting_ms=census.oldest_waiting_ms,
+        )
+
+    def _unreplayed(self) -> list[Entry]:
+        """What was acknowledged lately. A batch that closes with it closes at another time, so it has another id."""
+        return [
+            msgspec.structs.replace(entry, batch_id=self.ids.delivery_id(entry.partition))
+            for entry in self.tail.entries()
+        ]
+
+    def _replayed(self, count: int) -> None:
+        self.metrics.store_restarts.inc()
+        self.metrics.replayed.inc(count)
+        self.membership.note("store restarted", count=count, detail="what was acknowledged lately is written again")
+
+    def _report_crash(self, phrase: str, name: str, error: BaseException) -> None:
+        self.metrics.actor_restarts.inc()
+        self.log.error(phrase, name=name, exc_info=error)
+
+
+def guard_of(settings: Settings) -> Guard:
+    """Which addresses a webhook may have. A server that only this machine can reach may reach this machine."""
+    return Guard(
+        allowed_networks=tuple(ip_network(network) for network in settings.webhook_allowed_networks),
+        loopback_allowed=settings.loopback_only and settings.secret_key is None,
+    )
+
+
+def _identity(settings: Settings) -> NodeRecord:
+    """What this process says of itself with each beat."""
+    return NodeRecord(
+        node=settings.node_id,
+        incarnation=os.urandom(8).hex(),
+        beat=0,
+        group=settings.worker.group if settings.worker is not None else "",
+        version=__version__,
+        machine=gethostname(),
+        pid=os.getpid(),
+        started_ms=time.time_ns() // 1_000_000,
+    )
+
+
+def _store_options(settings: Settings, store_url: str) -> StoreOptions:
+    return StoreOptions(
+        url=store_url,
+        client_name=f"buzon-{settings.node_id}",
+        cluster_name=settings.cluster_name,
+        window_ms=round(settings.idempotency_ttl_s * 1000),
+        kept=Kept(
+            delivered_ms=round(settings.delivered_ttl_s * 1000),
+            dead_ms=round(settings.dead_ttl_s * 1000),
+        ),
+    )
+
+
+def _rules(settings: Settings) -> DeliveryRules:
+    return DeliveryRules(
+        timeout_s=settings.webhook_timeout_s,
+        max_retries=settings.max_retries,
+        retry_delay_s=settings.retry_delay_s,
+        user_agent=f"buzon/{__version__}",
+    )
