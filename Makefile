@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run dev test lint fmt typecheck benchmark test-packages lock clean
+.PHONY: help setup run dev test lint fmt typecheck benchmark chaos test-packages lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -41,6 +41,9 @@ typecheck: $(DEV_STAMP) ## Check types (mypy --strict)
 
 benchmark: $(DEV_STAMP) ## Measure speed beside a handler that does nothing
 	@$(PY) -m tests.bench $(ARGS)
+
+chaos: $(DEV_STAMP) ## Kill, freeze and cut off real processes under load (ARGS="--rows 1,4 --seed 7")
+	@$(PY) -m tests.chaos $(ARGS)
 
 test-packages: ## Install from Debian what some tests want (redis-server, chromium), where that is possible
 	@for program in redis-server chromium; do \

@@ -95,6 +95,7 @@ class Attempts:
         self._journal = tools.journal
         self._meters = tools.meters
         committer = (tools.supervisor, tools.clock, tools.meters)
+        self._work: Committer[Claim | Settle, Claimed | Poisoned | Next | NothingOpen | Fenced]
         self._work = Committer("attempts", store.work, *committer)
         self._work.on_committed = self._written
         self._releases = Committer("release", store.release, *committer)
@@ -171,6 +172,8 @@ class Attempts:
     def _written(self, requests: Sequence[Claim | Settle], outcomes: Sequence[object]) -> None:
         """Know what is in hand from what the store says, also when the attempt that asked has been cancelled."""
         for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, StoreAway):
+                continue  # nobody knows: it is asked again
             if isinstance(request, Settle):
                 self.in_hand.pop(request.delivery_id, None)
             elif isinstance(outcome, Claimed):

@@ -81,8 +81,8 @@ class Buffers:
         """Told of each batch that may start; set once by the composition root."""
         self.on_foreign: Callable[[Entry, Appended], None] = lambda _entry, _outcome: None
         """Told of each message stored in a partition that another node owns; set once by the composition root."""
-        self.on_stored: Callable[[Sequence[Entry]], None] = lambda _entries: None
-        """Told of messages that were stored; set once by the composition root."""
+        self.on_stored: Callable[[Sequence[Entry], Sequence[int]], None] = lambda _entries, _received_us: None
+        """Told of messages that were stored, and when (µs of the store's clock); set once by the composition root."""
         self.make_delivery_id: Callable[[int], str] = lambda _partition: ""
         """Makes the id of a batch that closes now, from its partition; set once by the composition root."""
         self._shell = Shell(
@@ -207,17 +207,24 @@ class Buffers:
         buffer.asked += 1
         return buffer
 
-    def _account(self, entries: Sequence[Entry], outcomes: Sequence[Appended]) -> None:
+    def _account(self, entries: Sequence[Entry], outcomes: Sequence[Appended | StoreAway]) -> None:
         """Count a batch of stored messages and remember them for a while, before anybody is told."""
         duplicates = 0
+        received_us = []
         for outcome in outcomes:
+            if isinstance(outcome, StoreAway):
+                continue
+            received_us.append(outcome.received_us)
             if outcome.duplicate:
                 duplicates += 1
             elif outcome.closed is not None:
                 self._count_batch(outcome.closed)
-        self._meters.accepted.inc(len(outcomes) - duplicates)
+        self._meters.accepted.inc(len(received_us) - duplicates)
         self._meters.duplicates.inc(duplicates)
-        self.on_stored(entries)
+        if len(received_us) < len(entries):
+            stored = zip(entries, outcomes, strict=True)
+            entries = [entry for entry, outcome in stored if not isinstance(outcome, StoreAway)]
+        self.on_stored(entries, received_us)
 
     def _count_batch(self, batch: ClosedBatch) -> None:
         self._meters.batches[batch.reason].inc()

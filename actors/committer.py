@@ -43,13 +43,13 @@ class CommitMeters(Protocol):
 
 
 class Committer(Generic[Q, A]):
-    """Gathers requests of one kind. `commit` answers a batch, one answer per request, in order; `on_committed` is
-    shown each answered batch before the callers are."""
+    """Gathers requests of one kind. `commit` answers a batch, one answer per request, in order, StoreAway for one whose
+    part of the store is away; `on_committed` is shown each answered batch before the callers are."""
 
     def __init__(
         self,
         name: str,
-        commit: Callable[[Sequence[Q]], Awaitable[Sequence[A]]],
+        commit: Callable[[Sequence[Q]], Awaitable[Sequence[A | StoreAway]]],
         supervisor: Supervisor,
         clock: Clock,
         meters: CommitMeters,
@@ -59,7 +59,7 @@ class Committer(Generic[Q, A]):
         self._supervisor = supervisor
         self._clock = clock
         self._meters = meters
-        self.on_committed: Callable[[Sequence[Q], Sequence[A]], None] = lambda _requests, _answers: None
+        self.on_committed: Callable[[Sequence[Q], Sequence[A | StoreAway]], None] = lambda _requests, _answers: None
         self._queue: deque[tuple[Q, int, Answer, float]] = deque()
         self._queued_bytes = 0
         self._calls = 0

@@ -49,16 +49,15 @@ class Desk:
         return NotOwner(answer.epoch, answer.node) if isinstance(answer, Fenced) else answer
 
     def on_hints(self, hints: Sequence[Hint]) -> None:
-        """Take what other nodes rang. A hint may be old, or nobody's: the store has the last word on each."""
+        """Take what other nodes rang. Those for another owner's partitions go no further than buffers and
+        deliveries; of the rest one may be old or made up: the store has the last word on each."""
         due = []
         for hint in hints:
             match hint:
                 case Ready():
-                    if self._ownership.epoch(hint.partition):
-                        self._deliveries.offer(hint)
+                    self._deliveries.offer(hint)
                 case DueBatch():
-                    if self._ownership.epoch(hint.partition):
-                        due.append(hint)
+                    due.append(hint)
                 case Look():
                     self._ownership.reclaim()
                 case _:

@@ -50,7 +50,7 @@ class ForwardedAppends:
         self._forwards = tools.meters.forwards
         self._lines: dict[str, Committer[Entry, Outcome]] = {}
         self._not_before: dict[str, float] = {}
-        self.on_stored: Callable[[Sequence[Entry]], None] = lambda _entries: None
+        self.on_stored: Callable[[Sequence[Entry], Sequence[int]], None] = lambda _entries, _received_us: None
         """Told of messages that their owners stored; set once by the composition root."""
 
     async def append(self, owner: str, entry: Entry) -> Appended | NotOwner:
@@ -100,11 +100,15 @@ class ForwardedAppends:
         return [error] * count
 
     def _account(self, entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
-        stored = [entry for entry, outcome in zip(entries, outcomes, strict=True) if isinstance(outcome, Appended)]
+        stored, received_us = [], []
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            if isinstance(outcome, Appended):
+                stored.append(entry)
+                received_us.append(outcome.received_us)
         if len(stored) < len(entries):
             for entry, outcome in zip(entries, outcomes, strict=True):
                 if isinstance(outcome, NotOwner):
                     self._forwards["not_owner"].inc()
                     self._heard(entry.partition, outcome.epoch, outcome.node)
         self._forwards["done"].inc(len(stored))
-        self.on_stored(stored)
+        self.on_stored(stored, received_us)

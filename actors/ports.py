@@ -40,6 +40,7 @@ class Entry(Struct, frozen=True, gc=False, kw_only=True):
     `batch_id` is the id a batch gets if this message closes it (fresh for every entry).
     `max_wait_ms` is 0 for a window (the first message's deadline stands) and the cap for a debounce.
     `dedupe` identifies (key, message id); `host` is the delivery lane; `trace` a traceparent or "".
+    `received_us` is when the store first received it, in µs of its clock; 0: it has not yet.
     """
 
     partition: int
@@ -56,6 +57,7 @@ class Entry(Struct, frozen=True, gc=False, kw_only=True):
     host: str
     trace: str
     batch_id: str
+    received_us: int = 0
 
 
 class ClosedBatch(Struct, frozen=True, gc=False):
@@ -70,7 +72,7 @@ class ClosedBatch(Struct, frozen=True, gc=False):
 
 class Appended(Struct, frozen=True, gc=False):
     """What the batch holds after an append; `size` 0: the message was a duplicate and no batch is open.
-    `remaining_ms` is 0 when this message closed the batch."""
+    `remaining_ms` is 0 when this message closed the batch. `received_us` is the store's time at which this was done."""
 
     size: int
     size_bytes: int
@@ -78,6 +80,7 @@ class Appended(Struct, frozen=True, gc=False):
     deadline_ms: int
     duplicate: bool
     closed: ClosedBatch | None
+    received_us: int = 0
 
 
 class Close(Struct, frozen=True, kw_only=True):
@@ -261,22 +264,30 @@ class Census(Struct, frozen=True):
 
 
 class BatchStore(Protocol):
-    """The open batches. Every method may raise StoreAway; an answer per request, in order."""
+    """The open batches. Every method may raise StoreAway; an answer per request, in order.
 
-    async def append(self, entries: Sequence[Entry]) -> Sequence[Appended]: ...
-    async def close(self, closes: Sequence[Close]) -> Sequence[ClosedBatch | NotDue | NothingOpen | Fenced]: ...
+    Where many servers share the store, a StoreAway among the answers stands for a request whose server is away.
+    """
+
+    async def append(self, entries: Sequence[Entry]) -> Sequence[Appended | StoreAway]: ...
+    async def close(
+        self, closes: Sequence[Close]
+    ) -> Sequence[ClosedBatch | NotDue | NothingOpen | Fenced | StoreAway]: ...
     async def cancel(self, partition: int, epoch: int, kid: str) -> int | NothingOpen | Fenced: ...
     async def peek(self, key: str) -> OpenBatch | None: ...
     async def list_open(self, cursor: ListCursor, limit: int) -> tuple[Sequence[OpenBatch], ListCursor | None]: ...
 
 
 class DeliveryStore(Protocol):
-    """Frozen batches on their way. Every method may raise StoreAway; an answer per request, in order."""
+    """Frozen batches on their way. Every method may raise StoreAway; an answer per request, in order.
+
+    Where many servers share the store, a StoreAway among the answers stands for a request whose server is away.
+    """
 
     async def work(
         self, requests: Sequence[Claim | Settle]
-    ) -> Sequence[Claimed | Poisoned | Next | NothingOpen | Fenced]: ...
-    async def release(self, releases: Sequence[Release]) -> Sequence[Next | NothingOpen | Fenced]: ...
+    ) -> Sequence[Claimed | Poisoned | Next | NothingOpen | Fenced | StoreAway]: ...
+    async def release(self, releases: Sequence[Release]) -> Sequence[Next | NothingOpen | Fenced | StoreAway]: ...
     async def requeue(self, claim: Claim) -> Next | WrongState | NothingOpen | Fenced: ...
     async def discard(self, claim: Claim) -> Next | WrongState | NothingOpen | Fenced: ...
     async def get(self, delivery_id: str) -> DeliveryRecord | None: ...

@@ -40,8 +40,8 @@ class Node(Parts):
 
     async def start(self, sockets: Sequence[socket]) -> None:
         """Reach the store, join the other nodes, then listen. Raises StoreUnfit, CannotListen: in one line."""
-        self.supervisor.service("store-hot", self.store.hot.run)
-        self.supervisor.service("store-cold", self.store.cold.run)
+        for name, run in self.store.services():
+            self.supervisor.service(name, run)
         await self._store_reached()
         await self.http.start()
         place = node_place(self.settings, self._store_url)
@@ -99,11 +99,9 @@ class Node(Parts):
     async def _store_reached(self) -> None:
         try:
             async with asyncio.timeout(STORE_WAIT_S):
-                await self.store.hot.up.wait()
-                await self.store.cold.up.wait()
-        except TimeoutError:
-            why = self.store.unfit or self.store.hot.why_down
-            raise StoreUnfit(f"REDIS_URL: cannot use the store: {why}") from None
+                await self.store.reached()
+        except (TimeoutError, StoreUnfit):
+            raise StoreUnfit(f"REDIS_URL: cannot use the store: {self.store.why_away}") from None
 
 
 def openapi_document() -> str:

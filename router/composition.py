@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from socket import gethostname
 
@@ -87,7 +87,7 @@ class Parts:
         wrap_store(self.store)
         self.guard = guard_of(settings)
         self.http = HttpEgress(self.guard)
-        self.tail = Tail()
+        self.tail = Tail(self.store.away)
         self.ids = IdSource(lambda: time.time_ns() // 1_000_000, os.urandom)
         self._make_actors(wrap_egress(self.http))
         self._make_nodes()
@@ -132,7 +132,7 @@ class Parts:
         self.membership = Membership(
             _identity(settings), store.membership, self.ownership, clock, self.metrics, self.log
         )
-        self.bell = ValkeyBell(store.cold.call, self.metrics.rings)
+        self.bell = ValkeyBell(store.speaker.call, self.metrics.rings)
         self.echo = Echo.of(store, node, clock.monotonic, random.random)
         self.links = PeerLinks(
             node, lambda: store.secret, self.membership.address_of, self.supervisor, clock.boottime, self.log
@@ -152,7 +152,8 @@ class Parts:
     def _join(self, on_fatal: Callable[[str], None]) -> None:
         self.buffers.make_delivery_id = self.ids.delivery_id
         self.buffers.on_closed = self.deliveries.offer
-        self.buffers.on_stored = lambda entries: self.tail.keep(entries, self.clock.monotonic())
+        self.buffers.on_stored = self._stored
+        self.forwarding.appends.on_stored = self._stored
         self.buffers.on_foreign = self.forwarding.stored_for_other
         self.ownership.on_lost = self.buffers.forget_partitions
         self.ownership.on_taken = self.sweeper.wake
@@ -163,6 +164,7 @@ class Parts:
         self.store.unreplayed = self._unreplayed
         self.store.on_replayed = self._replayed
         self.store.on_changed = self.ownership.reclaim
+        self.store.others = lambda: len(self.membership.alive()) > 1
         self.store.on_unfit = lambda reason: self.log.error("store must not be used", reason=reason)
 
     def _described(self, record: NodeRecord) -> NodeRecord:
@@ -177,6 +179,9 @@ class Parts:
             oldest_waiting_ms=census.oldest_waiting_ms,
         )
 
+    def _stored(self, entries: Sequence[Entry], received_us: Sequence[int]) -> None:
+        self.tail.keep(entries, self.clock.monotonic(), received_us)
+
     def _unreplayed(self) -> list[Entry]:
         """What was acknowledged lately. A batch that closes with it closes at another time, so it has another id."""
         return [
@@ -184,10 +189,11 @@ class Parts:
             for entry in self.tail.entries()
         ]
 
-    def _replayed(self, count: int) -> None:
+    def _replayed(self, count: int, added: int) -> None:
         self.metrics.store_restarts.inc()
         self.metrics.replayed.inc(count)
-        self.membership.note("store restarted", count=count, detail="what was acknowledged lately is written again")
+        detail = f"what was acknowledged lately is written again; {added} messages had been lost"
+        self.membership.note("store restarted", count=count, detail=detail)
 
     def _report_crash(self, phrase: str, name: str, error: BaseException) -> None:
         self.metrics.actor_restarts.inc()

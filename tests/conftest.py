@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.node import NodeProcess, http_client
 from tests.support.valkey import ValkeyServer, redis_binary
+from tests.support.valkey_cluster import ValkeyCluster
 
 NODES = pytest.StashKey[list[NodeProcess]]()
 NodeFactory = Callable[..., NodeProcess]
@@ -50,6 +51,24 @@ def shared_redis() -> Iterator[ValkeyServer]:
             pytest.fail("redis-server is not installed, and CI must test against it")
         pytest.skip("redis-server is not installed")
     yield from _served(ValkeyServer(binary))
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[ValkeyCluster]:
+    """One Valkey Cluster of three masters for all tests of this worker; use `cluster`."""
+    cluster = ValkeyCluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster(shared_cluster: ValkeyCluster) -> ValkeyCluster:
+    """An empty Valkey Cluster. Don't crash or freeze this one."""
+    shared_cluster.command("FLUSHALL")
+    return shared_cluster
 
 
 @pytest.fixture

@@ -27,6 +27,9 @@ What is compared
               less the time in which the kernel let the prober or the node wait for a core.
 - lateness    500 messages/s at a fixed pace (open loop), wait_time 1.0 … 1.9 s: the time at which the sink had the
               batch minus (the time at which its first message was acknowledged + wait_time).
+- scaling     the pipeline through three nodes on one store against one node: the CPU of all nodes together for each
+              message, the same messages, each sent to whichever node is free; partitions have settled before.
+- idle        CPU of three nodes on one store in 10 s without a request; the busiest counts.
 Beside the two figures of time stands what share of the node's core other programs took: they mean little on a busy
 machine, where a server at half its core in the closed loops tells the same.
 """

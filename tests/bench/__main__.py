@@ -6,14 +6,14 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from tests.bench import lateness, memory, report
+from tests.bench import lateness, memory, report, scaling
 from tests.bench.figures import Figure, Turn
 from tests.bench.rig import Rig
 from tests.bench.throughput import Accept, BareClient, Baseline, Deliveries, Pipeline, Scenario
 
-NAMES = ("accept", "pipeline", "deliveries", "memory", "lateness", "baseline")
+NAMES = ("accept", "pipeline", "deliveries", "memory", "lateness", "scaling", "idle", "baseline")
 COMPARED = NAMES[:3]
 TURNS = 5
 TURN_S = 2.5
@@ -37,15 +37,37 @@ async def throughput(names: Sequence[str], seconds: float, turns: int) -> tuple[
             scenarios["bare client"] = BareClient(rig, deliveries)
         for scenario in scenarios.values():
             await scenario.open()
-        taken: dict[str, list[Turn]] = {name: [] for name in scenarios}
-        for turn in range(turns):
-            for name, scenario in scenarios.items():
-                say(f"turn {turn + 1} of {turns}: {name}")
-                taken[name].append(await scenario.turn(seconds))
-        troubles = [f"{name}: {what}" for name, done in taken.items() for turn in done for what in turn.troubles]
-        for name, scenario in scenarios.items():
-            troubles += [f"{name}: {what}" for what in await scenario.check()]
+        taken, troubles = await in_turns(scenarios, seconds, turns)
     return report.speed_figures(taken), troubles
+
+
+async def scaled(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figure], list[str]]:
+    """Take turns between one node and several."""
+    async with Rig() as rig:
+        scenarios = scaling.scenarios(rig, smoke=smoke)
+        for name, scenario in scenarios.items():
+            say(f"scaling: {name} comes up")
+            await scenario.open()
+        if not await scenarios[scaling.FORWARD].forwards():
+            say(f"{scaling.FORWARD} is left out: these nodes forward nothing")
+            del scenarios[scaling.FORWARD]
+        taken, troubles = await in_turns(scenarios, seconds, turns)
+    return scaling.figures(taken), troubles
+
+
+async def in_turns(
+    scenarios: Mapping[str, Scenario], seconds: float, turns: int
+) -> tuple[dict[str, list[Turn]], list[str]]:
+    """A B C A B C …, and what was wrong."""
+    taken: dict[str, list[Turn]] = {name: [] for name in scenarios}
+    for turn in range(turns):
+        for name, scenario in scenarios.items():
+            say(f"turn {turn + 1} of {turns}: {name}")
+            taken[name].append(await scenario.turn(seconds))
+    troubles = [f"{name}: {what}" for name, done in taken.items() for turn in done for what in turn.troubles]
+    for name, scenario in scenarios.items():
+        troubles += [f"{name}: {what}" for what in await scenario.check()]
+    return taken, troubles
 
 
 async def run(names: Sequence[str], seconds: float, *, smoke: bool) -> tuple[list[Figure], list[str]]:
@@ -64,6 +86,13 @@ async def run(names: Sequence[str], seconds: float, *, smoke: bool) -> tuple[lis
         async with Rig() as rig:
             found = await (lateness.measure(rig, SMOKE_LATENESS_S) if smoke else lateness.measure(rig))
         figures, troubles = figures + found[0], troubles + [f"lateness: {what}" for what in found[1]]
+    if "scaling" in names:
+        found = await scaled(seconds, 1 if smoke else TURNS, smoke=smoke)
+        figures, troubles = figures + found[0], troubles + [f"scaling, {what}" for what in found[1]]
+    if "idle" in names:
+        say("idle")
+        async with Rig() as rig:
+            figures = [*figures, await scaling.idle(rig, SMOKE_TURN_S if smoke else scaling.IDLE_S, smoke=smoke)]
     return figures, troubles
 
 

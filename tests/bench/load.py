@@ -24,9 +24,13 @@ ERRORS_KEPT = 5
 
 
 class LoadSpec(Struct, frozen=True, kw_only=True):
-    """Messages `first` … of `message`, for `seconds` or until `count` are sent; `rate` per second, or closed loop."""
+    """Messages `first` … of `message`, for `seconds` or until `count` are sent; `rate` per second, or closed loop.
+
+    The connections are dealt out to `more_ports` as well: whichever is free takes the next message, whatever its key.
+    """
 
     port: int
+    more_ports: tuple[int, ...] = ()
     message: MessageSpec
     first: int = 0
     connections: int = 64
@@ -112,8 +116,9 @@ class Generator:
         self._latencies: list[float] = []
         self._poll = select.epoll()
         self._connections: dict[int, Connection] = {}
-        for _ in range(spec.connections):
-            connection = Connection(spec.port)
+        ports = (spec.port, *spec.more_ports)
+        for number in range(spec.connections):
+            connection = Connection(ports[number % len(ports)])
             self._connections[connection.socket.fileno()] = connection
             self._poll.register(connection.socket, select.EPOLLIN)
 

@@ -6,11 +6,14 @@ when the rig is left, also on Ctrl-C. Everything listens on loopback.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -89,16 +92,31 @@ class Rig:
 
     async def node(self, environment: dict[str, str] | None = None) -> Node:
         """The node, as `router serve`, on the server's core, with an empty store of its own beside it."""
+        store = self._store()
+        process = self._node_process(store, environment)
+        await process.start()
+        return Node(self.http, process, store, CoreShare(self.server_core[0], process.pid))
+
+    async def cluster(self, nodes: int, environment: dict[str, str] | None = None) -> Cluster:
+        """That many nodes on the server's core, with one empty store beside them."""
+        store = self._store()
+        names = [f"node-{number + 1}" for number in range(nodes)]
+        processes = [self._node_process(store, {"NODE_ID": name, **(environment or {})}) for name in names]
+        await asyncio.gather(*(process.start() for process in processes))
+        return Cluster(self.http, processes, store)
+
+    def _store(self) -> ValkeyServer:
         store = ValkeyServer(cores=self.other_cores)
         self._stack.callback(store.close)
         store.start()
+        return store
+
+    def _node_process(self, store: ValkeyServer, environment: dict[str, str] | None) -> NodeProcess:
         self._started += 1
-        process = NodeProcess(
-            self.directory / f"data-{self._started}", environment, redis_url=store.url, cores=self.server_core
-        )
+        data_dir = self.directory / f"data-{self._started}"
+        process = NodeProcess(data_dir, environment, redis_url=store.url, cores=self.server_core)
         self._stack.callback(process.close)
-        await process.start()
-        return Node(self.http, process, store, CoreShare(self.server_core[0], process.pid))
+        return process
 
 
 class BufferSize(Struct, frozen=True):
@@ -171,6 +189,7 @@ class Node:
         self.process = process
         self.store = store
         self.core = core
+        self.ports = (process.port,)
         self.pids = {"server": process.pid, "store": store.child.pid}
         self._http = http
 
@@ -191,6 +210,49 @@ class Node:
         """The text of /metrics."""
         async with self._http.get(f"{self.process.url}/metrics") as response:
             return await response.text()
+
+
+class Settled(Struct, frozen=True):
+    """Whether every partition is where it belongs."""
+
+    settled: bool
+
+
+class MonitoringPage(Struct, frozen=True):
+    """What the nodes say of themselves, as far as it matters here."""
+
+    partitions: Settled
+
+
+class Cluster:
+    """Several nodes and their one store. `pids` names the nodes and "store"."""
+
+    def __init__(self, http: aiohttp.ClientSession, processes: Sequence[NodeProcess], store: ValkeyServer) -> None:
+        self.ports = tuple(process.port for process in processes)
+        self.pids = {process.environment["NODE_ID"]: process.pid for process in processes}
+        self.pids["store"] = store.child.pid
+        self._http = http
+
+    async def settled(self, within_s: float) -> None:
+        """Wait until every partition is with the node it belongs to: moving them costs, and is not what is asked."""
+        await until(self._is_settled, within_s, every_s=0.2, what="every partition is where it belongs")
+
+    async def metric(self, pattern: str) -> float:
+        """The sum over all nodes of the samples whose name and labels match."""
+        total = 0.0
+        for port in self.ports:
+            async with self._http.get(f"http://127.0.0.1:{port}/metrics") as response:
+                found = re.findall(rf"^(?:{pattern}) ([\d.e+]+)", await response.text(), re.MULTILINE)
+            total += sum(float(value) for value in found)
+        return total
+
+    async def _is_settled(self) -> bool:
+        for port in self.ports:
+            async with self._http.get(f"http://127.0.0.1:{port}/monitoring") as response:
+                page = msgspec.json.decode(await response.read(), type=MonitoringPage)
+            if not page.partitions.settled:
+                return False
+        return True
 
 
 def as_json(spec: Struct) -> str:

@@ -14,7 +14,7 @@ from tests.bench.figures import Turn
 from tests.bench.load import LoadResult, LoadSpec
 from tests.bench.messages import MessageSpec
 from tests.bench.readings import TICKS_PER_S, cpu_s
-from tests.bench.rig import Node, Rig, Sink, as_json
+from tests.bench.rig import Cluster, Node, Rig, Sink, as_json
 from tests.support.until import passing
 
 KEYS = 1000
@@ -134,7 +134,7 @@ class Pipeline:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        self._node: Node
+        self._node: Node | Cluster
         self._sink: Sink
         self._sent = 0
         self._per_s = 2.0 * PIPELINE_BLOCK
@@ -142,22 +142,31 @@ class Pipeline:
     async def open(self) -> None:
         """Start a node and a sink."""
         self._sink = await self._rig.sink()
-        self._node = await self._rig.node()
+        self._node = await self._start()
         await self.turn(0.5)
+
+    async def _start(self) -> Node | Cluster:
+        return await self._rig.node()
 
     async def turn(self, seconds: float) -> Turn:
         """As many whole batches as the node managed in that time last turn; ends when all are settled."""
         count = max(1, round(self._per_s * seconds / PIPELINE_BLOCK)) * PIPELINE_BLOCK
         message = MessageSpec(sink=self._sink.url, tag="p", keys=PIPELINE_KEYS, max_size=PIPELINE_SIZE)
         spec = LoadSpec(
-            port=self._node.process.port, message=message, first=self._sent, count=count, pids=self._node.pids
+            port=self._node.ports[0],
+            more_ports=self._node.ports[1:],
+            message=message,
+            first=self._sent,
+            count=count,
+            pids=self._node.pids,
         )
         began = monotonic()
         result = await self._rig.load(spec)
         self._sent += count
         complete = await self._sink.arrived(self._sent, DRAIN_S)
         seconds = monotonic() - began
-        server_cpu_s = await quiet(self._node.process.pid) - result.cpu_before["server"]
+        servers = {name: pid for name, pid in self._node.pids.items() if name != "store"}
+        server_cpu_s = sum([await quiet(pid) - result.cpu_before[name] for name, pid in servers.items()])
         self._per_s = count / seconds
         return Turn(
             operations=count if complete else 0,

@@ -17,6 +17,8 @@ FIGURES = (
     "memory of an open buffer",
     "largest loop stall meanwhile",
     "lateness of timeouts, p99",
+    "3 nodes, INGEST=direct ÷ 1 node, CPU per message",
+    "CPU of an idle node",
 )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.adapters.valkey.lane import StoreRefused
 from actors.adapters.valkey.store import ValkeyStore
+from actors.adapters.valkey.wire import StoreRefused
 from actors.core.partition import locate
 from actors.ports import Claim, Settle, StoreAway
 from tests.support.proxy import Proxy

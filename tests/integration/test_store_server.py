@@ -99,13 +99,12 @@ async def test_a_lost_closing_comes_back_under_its_id(own_valkey: ValkeyServer) 
 
 
 async def test_much_that_was_acknowledged_comes_back_in_order(own_valkey: ValkeyServer) -> None:
-    """More than one call can carry, to a server that lost everything."""
+    """More than one call can carry, to a server that lost all messages."""
     told = Told(*(entry("k", f"m{number}") for number in range(400)))
+    async with connected(own_valkey, prepare=told.watch):
+        pass
     async with connected(own_valkey, prepare=told.watch) as store:
-        await asyncio.to_thread(own_valkey.kill9)
-        for file in own_valkey.directory.glob("appendonlydir/*"):
-            file.unlink()
-        await asyncio.to_thread(own_valkey.start)
+        await asyncio.to_thread(own_valkey.restart)
 
         assert await when_back(lambda: Hand(own_valkey, store).open_ids("k")) == [f"m{n}" for n in range(400)]
         assert told.events == [400, "changed"]
@@ -233,34 +232,9 @@ async def test_a_full_store_takes_no_message_but_can_be_emptied(own_store: Valke
         assert (outcome.size, outcome.duplicate) == (1, False)
 
 
-@pytest.mark.parametrize(("field", "value"), [("format", "99"), ("partitions", "64"), ("format", "")])
-async def test_a_store_of_another_kind_is_not_touched(own_valkey: ValkeyServer, field: str, value: str) -> None:
-    """Another format or another number of partitions: the reason is said, nobody gets through, nothing is written."""
-    own_valkey.command("HSET", "buzon:cfg", "format", 1, "partitions", 256, field, value)
-    before = dump(own_valkey)
-    store = made(own_valkey.unix_url)
-    async with running(store):
-        await until(lambda: store.unfit, what="a look at the server")
-        wanted = {"format": 1, "partitions": 256}[field]
-        sentence = f"the store holds data with {field} {value}, this node wants {field} {wanted}"
-        assert str(store.unfit) == store.hot.why_down == sentence
-        for _ in range(20):
-            await asyncio.sleep(0)
-            assert not store.hot.up.is_set()
-        with pytest.raises(StoreAway):
-            await store.records.begin("f" * 64, b"1" * 16, 1000)
-        assert dump(own_valkey) == before
-
-        own_valkey.command("HSET", "buzon:cfg", field, wanted)
-        await _back(store)
-        assert store.unfit is None
-
-
-async def test_a_new_store_is_told_what_its_data_is(own_store: ValkeyServer) -> None:
-    """Format and number of partitions, once and for ever; the server's name and version are known."""
+async def test_a_server_is_known_by_its_kind_and_version(own_store: ValkeyServer) -> None:
+    """And nothing of it can lose what was acknowledged."""
     async with connected(own_store) as store:
-        assert own_store.command("HGETALL", "buzon:cfg") == {"format": "1", "partitions": "256"}
-        assert key_names(own_store) == {"buzon:cfg"}
         assert store.server is not None
         assert store.server.unsafe == ()
         assert store.server_name == store.server.name

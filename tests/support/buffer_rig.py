@@ -10,7 +10,7 @@ from actors.ownership import Ownership
 from actors.ports import Ready
 from actors.runtime.wheel import EARLY_S, FINE_S
 from tests.support.doubles import Stage, make_entry
-from tests.support.memory_store import NODE, MemoryStore
+from tests.support.memory_store import NODE, MemoryStore, hold_everything
 
 LATE_S_MAX = FINE_S + EARLY_S + 0.003
 """A slot of the wheel, a millisecond of the store's clock, and the store's answer."""
@@ -22,18 +22,18 @@ class BufferRig:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.store = MemoryStore()
-        self.ownership = Ownership(NODE, self.store, stage.meters)
+        self.ownership = Ownership(NODE, self.store, stage.clock, stage.meters)
         self.buffers = Buffers(self.store, self.ownership, stage.supervisor, stage.clock, stage.meters)
         self.ready: list[tuple[float, Ready]] = []
         self.buffers.on_closed = self._closed
         self.buffers.make_delivery_id = self._delivery_id
-        self.ownership.on_lost = self.buffers.forget_partition
+        self.ownership.on_lost = self.buffers.forget_partitions
         self.made = 0
         self.poison: set[str] = set()
 
     async def start(self) -> BufferRig:
-        """Hold every partition."""
-        await self.ownership.take_all()
+        """Hold every partition, and be allowed to act for ever."""
+        await hold_everything(self.ownership)
         return self
 
     def _closed(self, ready: Ready) -> None:

@@ -16,7 +16,7 @@ from actors.ownership import Ownership
 from actors.ports import Ready
 from actors.runtime.clock import Timer
 from tests.support.doubles import RULES, Stage, Webhooks, make_entry, make_policy
-from tests.support.memory_store import NODE, Delivery, MemoryStore
+from tests.support.memory_store import NODE, Delivery, MemoryStore, hold_everything
 from tests.support.until import passing
 
 HOLD_S = 10.0
@@ -61,14 +61,14 @@ class DeliveryRig:
         self.webhooks = Webhooks()
         self.clock = CountedClock(stage)
         tools = msgspec.structs.replace(stage.tools(), clock=self.clock)
-        self.ownership = Ownership(NODE, self.store, stage.meters)
+        self.ownership = Ownership(NODE, self.store, self.clock, stage.meters)
         self.attempts = Attempts(self.store, self.webhooks, self.ownership, RULES, tools)
         self.deliveries = Deliveries(self.attempts, self.store, self.ownership, tools, HOLD_S)
         self.made = 0
 
     async def start(self) -> DeliveryRig:
-        """Hold every partition."""
-        await self.ownership.take_all()
+        """Hold every partition, and be allowed to act for ever."""
+        await hold_everything(self.ownership)
         return self
 
     async def batch(self, host: str = ALIVE, key: str = "", max_retries: int = 3) -> Ready:

@@ -17,7 +17,7 @@ from actors.attempt import DeliveryRules, Tools
 from actors.core.outcome import Answered, Failed
 from actors.core.partition import dedupe_id, locate
 from actors.core.policy import BufferOptions, Policy, Reason, Webhook
-from actors.ports import Counter, Entry, Gauge, Histogram, OutboundRequest
+from actors.ports import Counter, Entry, Gauge, Histogram, OutboundRequest, Withheld
 from actors.runtime.supervisor import Supervisor
 from tests.support.until import passing
 from tests.support.virtual_time import VirtualClock
@@ -129,21 +129,28 @@ class JournalLines:
 class Webhooks:
     """The other side of egress. `answers` of a host are used up in order, then `default` holds; each takes `took_s`.
 
-    A host that is `refusing` never answers."""
+    A host that is `refusing` never answers; `connecting_s` passes before a request may go, and is asked whether it may."""
 
     def __init__(self) -> None:
         self.default: Answered | Failed = OK
         self.answers: dict[str, deque[Answered | Failed]] = {}
         self.refusing: set[str] = set()
         self.took_s: dict[str, float] = {}
+        self.connecting_s = 0.0
+        self.withheld: list[OutboundRequest] = []
         self.sent: list[tuple[float, OutboundRequest]] = []
         self.under_way: dict[str, int] = {}
         self.under_way_max: dict[str, int] = {}
         self.on_send: Callable[[OutboundRequest], None] = lambda _request: None
         self._clock = VirtualClock()
 
-    async def send(self, request: OutboundRequest) -> Answered | Failed:
+    async def send(self, request: OutboundRequest) -> Answered | Failed | Withheld:
         """Take a request."""
+        if self.connecting_s:
+            await passing(self.connecting_s)
+        if not request.may_start():
+            self.withheld.append(request)
+            return Withheld()
         host = urlsplit(request.url).hostname or ""
         self.sent.append((self._clock.monotonic(), request))
         self.on_send(request)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, TypeVar
 
 from msgspec import Struct, field
 
 from actors.core.partition import PARTITIONS, locate
 from actors.core.policy import Reason
+from actors.ownership import Ownership
 from actors.ports import (
     Appended,
     Census,
@@ -65,11 +67,17 @@ class Faults:
         """These calls raise something that is no StoreAway."""
         self.gates: dict[str, asyncio.Event] = {}
         """These calls wait until their event is set, before they do anything."""
+        self.answers: dict[str, asyncio.Event] = {}
+        """These calls are done, and answered when their event is set."""
         self.latency_s = LATENCY_S
+        self.away = False
+        """Every call is refused at once, without a turn of the loop: the connection is down."""
 
     async def call(self, name: str, requests: Sequence[Any], perform: Callable[[], T]) -> T:
         """Do it, or fail as told."""
         self.calls.append((name, requests))
+        if self.away:
+            raise StoreAway("the store is not reachable")
         if name in self.gates:
             await self.gates[name].wait()
         await passing(self.latency_s)
@@ -79,6 +87,8 @@ class Faults:
             self.before[name] -= 1
             raise StoreAway("the store is away")
         done = perform()
+        if name in self.answers:
+            await self.answers[name].wait()
         if self.after[name]:
             self.after[name] -= 1
             raise StoreAway("the answer was lost")
@@ -121,7 +131,9 @@ class Delivery(Struct, kw_only=True):
 
 
 class MemoryStore:
-    """All three ports over one state. The node that is tested is NODE; every partition is its under EPOCH."""
+    """All three ports over one state. The node that is tested is NODE; every partition is its under EPOCH.
+
+    Further nodes get a `link` each: the same state, and faults of their own."""
 
     def __init__(self, owned: bool = True) -> None:
         self.faults = Faults()
@@ -134,6 +146,12 @@ class MemoryStore:
         """Deliveries that may be claimed, and from when."""
         self.busy: set[str] = set()
         self._seen: set[bytes | str] = set()
+
+    def link(self) -> MemoryStore:
+        """Another node's way to the same store."""
+        link = copy(self)
+        link.faults = Faults()
+        return link
 
     def now_ms(self) -> int:
         """The store's clock: whole milliseconds that have passed, give or take what floating point is off by."""
@@ -220,6 +238,7 @@ class MemoryStore:
             for partition, expected in wanted:
                 if self.owned[partition].epoch == expected:
                     self.owned[partition] = Owner(max(expected, seen) + 1, node)
+                    self._put_back(partition)
             return [self.owned[partition] for partition, _ in wanted]
 
         return await self.faults.call("acquire", wanted, perform)
@@ -233,6 +252,21 @@ class MemoryStore:
                     self.owned[partition] = Owner(epoch, "")
 
         await self.faults.call("resign", held, perform)
+
+    async def hand_over(self, moves: Sequence[tuple[int, int, str]]) -> Sequence[Owner | Fenced]:
+        """PartitionStore."""
+
+        def perform() -> Sequence[Owner | Fenced]:
+            answers: list[Owner | Fenced] = []
+            for partition, epoch, node in moves:
+                fence = self._fence(partition, epoch)
+                if fence is None:
+                    self.owned[partition] = Owner(epoch + 1, node)
+                    self._put_back(partition)
+                answers.append(fence or self.owned[partition])
+            return answers
+
+        return await self.faults.call("hand_over", moves, perform)
 
     async def sweep(
         self, partitions: Sequence[int], ahead_ms: int, limit: int, skip: Mapping[int, int]
@@ -278,6 +312,14 @@ class MemoryStore:
     def _fence(self, partition: int, epoch: int) -> Fenced | None:
         owner = self.owned[partition]
         return None if epoch == owner.epoch else Fenced(owner.epoch, owner.node)
+
+    def _put_back(self, partition: int) -> None:
+        """What the last owner had in hand may start again; the claim stays counted."""
+        for name in sorted(name for name in self.busy if self.deliveries[name].partition == partition):
+            of = self.deliveries[name]
+            self.busy.discard(name)
+            of.status = "retrying" if of.failures else "pending"
+            self.ready[name] = self.now_ms()
 
     def _append(self, entry: Entry) -> Appended:
         now = self.now_ms()
@@ -446,3 +488,9 @@ class MemoryStore:
             next_attempt_ms=self.ready.get(delivery_id),
             attempts=[line for line in of.log if line is not None],
         )
+
+
+async def hold_everything(ownership: Ownership) -> None:
+    """Have the only node take every partition, and be allowed to act for ever."""
+    ownership.beaten(float("inf"))
+    await ownership.look(frozenset({ownership.node}))

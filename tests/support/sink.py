@@ -183,6 +183,9 @@ class Sink:
         self._changed.set()
         return self._behaviour(request.path)
 
+    def answered(self, connection: int, status: int, *, whole: bool) -> None:
+        """Connection `connection` was answered; `whole` is false when the answer never ends well."""
+
     def counted(self, requests: int) -> None:
         """Count requests that nobody wants to look at."""
         self.count += requests
@@ -273,14 +276,17 @@ class _Connection(asyncio.Protocol):
                 self._drip(f"HTTP/1.1 {behaviour.status} OK\r\nX-Slow: ".encode(), behaviour.every_s)
             case Drip():
                 self.transport.write(_head(behaviour.status, (("Content-Length", "1000000"),)))
+                self._sink.answered(self._number, behaviour.status, whole=False)
                 self._drip(b"", behaviour.every_s)
             case Reset("request"):
                 self._reset()
             case Reset():
                 self.transport.write(_head(200, (("Content-Length", "100"),)) + b"only so much")
+                self._sink.answered(self._number, 200, whole=False)
                 self._later(0.02, self._reset)  # lets the bytes before the RST arrive: RST overtakes what is unread
             case Flood(size_bytes):
                 self.transport.write(_head(200, (("Content-Length", str(size_bytes)),)))
+                self._sink.answered(self._number, 200, whole=False)
                 self._flood_left = size_bytes
                 self._flood()
             case GzipBomb(inflated_bytes):
@@ -295,7 +301,10 @@ class _Connection(asyncio.Protocol):
         ending = (("Connection", "close"),) if reply.close else ()
         length = () if reply.status == HTTPStatus.NO_CONTENT else (("Content-Length", str(len(reply.body))),)
         body = b"" if reply.status == HTTPStatus.NO_CONTENT else reply.body
+        if self.transport.is_closing():
+            return
         self.transport.write(_head(reply.status, (*reply.headers, *length, *ending)) + body)
+        self._sink.answered(self._number, reply.status, whole=True)
         if reply.close:
             self.transport.close()
             return

@@ -48,6 +48,7 @@ from actors.ports import (
 )
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
+from tests.support.valkey_cluster import ValkeyCluster
 
 T = TypeVar("T")
 WINDOW_MS = 600_000
@@ -61,7 +62,7 @@ IDS = IdSource(lambda: time.time_ns() // 1_000_000, os.urandom)
 
 @asynccontextmanager
 async def connected(
-    server: ValkeyServer,
+    server: ValkeyServer | ValkeyCluster,
     *,
     window_ms: int = WINDOW_MS,
     kept: Kept = KEPT,
@@ -86,15 +87,15 @@ def made(url: str, *, window_ms: int = WINDOW_MS, kept: Kept = KEPT) -> ValkeySt
 @asynccontextmanager
 async def running(store: ValkeyStore) -> AsyncIterator[None]:
     """Keep the lanes of a store running; a lane that ends by itself fails the test."""
-    lanes = [asyncio.create_task(lane.run()) for lane in (store.hot, store.cold)]
+    services = [asyncio.ensure_future(run()) for _, run in store.services()]
     try:
         yield
     finally:
-        for lane in lanes:
-            lane.cancel()
-        for lane in lanes:
+        for service in services:
+            service.cancel()
+        for service in services:
             with suppress(asyncio.CancelledError):
-                await lane
+                await service
 
 
 async def when_back(ask: Callable[[], Any]) -> Any:
@@ -109,23 +110,30 @@ async def when_back(ask: Callable[[], Any]) -> Any:
     return (await until(attempt, what="the store's return"))[0]
 
 
-async def store_ms(server: ValkeyServer) -> int:
+async def store_ms(server: ValkeyServer | ValkeyCluster) -> int:
     """The server's clock."""
     seconds, micros = cast(Sequence[Any], server.command("TIME"))
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def dump(server: ValkeyServer) -> dict[str, object]:
+def dump(server: ValkeyServer | ValkeyCluster) -> dict[str, object]:
     """Everything the server holds, with the instants at which keys expire."""
-    with raw_client(server) as client:
-        names: list[bytes] = sorted(client.scan_iter(count=1000))
-        return {name.decode(): (_content(client, name), client.execute_command("PEXPIRETIME", name)) for name in names}
+    found: dict[str, object] = {}
+    for member in server.members:
+        with raw_client(member) as client:
+            names: list[bytes] = sorted(client.scan_iter(count=1000))
+            found |= {
+                name.decode(): (_content(client, name), client.execute_command("PEXPIRETIME", name)) for name in names
+            }
+    return found
 
 
-def key_names(server: ValkeyServer, *, everlasting: bool | None = None) -> set[str]:
+def key_names(server: ValkeyServer | ValkeyCluster, *, everlasting: bool | None = None) -> set[str]:
     """The names of all keys, or of those that have no time to live (`everlasting`), or of those that have one."""
-    with raw_client(server) as client:
-        names = {name.decode(): client.pttl(name) for name in client.scan_iter(count=1000)}
+    names: dict[str, int] = {}
+    for member in server.members:
+        with raw_client(member) as client:
+            names |= {name.decode(): client.pttl(name) for name in client.scan_iter(count=1000)}
     return {name for name, ttl in names.items() if everlasting is None or (ttl == -1) == everlasting}
 
 
@@ -180,7 +188,7 @@ class Hand:
     """One node at work: it appends, and does what only an owner may do, one request at a time. Answers stay the
     store's own values."""
 
-    def __init__(self, server: ValkeyServer, store: ValkeyStore, node: str = "node-1") -> None:
+    def __init__(self, server: ValkeyServer | ValkeyCluster, store: ValkeyStore, node: str = "node-1") -> None:
         self.server = server
         self.store = store
         self.node = node
@@ -204,7 +212,8 @@ class Hand:
 
     async def append(self, key: str, *message_ids: str, **changes: Any) -> list[Appended]:
         """Append messages in one call."""
-        return list(await self.store.batches.append([entry(key, name, **changes) for name in message_ids]))
+        outcomes = await self.store.batches.append([entry(key, name, **changes) for name in message_ids])
+        return [there(outcome) for outcome in outcomes]
 
     async def close(
         self, key: str, deadline_ms: int | None = None, reason: Reason = "manual", batch_id: str | None = None
@@ -219,7 +228,7 @@ class Hand:
             reason=reason,
             batch_id=batch_id or IDS.delivery_id(partition),
         )
-        return (await self.store.batches.close([wish]))[0]
+        return there((await self.store.batches.close([wish]))[0])
 
     async def frozen(self, key: str, *message_ids: str, **changes: Any) -> str:
         """Append messages and freeze their batch; gives the delivery's id."""
@@ -235,15 +244,16 @@ class Hand:
 
     async def claim(self, delivery_id: str) -> Claimed | Poisoned | Next | NothingOpen | Fenced:
         """Take a delivery for one attempt."""
-        return (await self.store.deliveries.work([await self.named(delivery_id)]))[0]
+        return there((await self.store.deliveries.work([await self.named(delivery_id)]))[0])
 
     async def make_due(self, delivery_id: str) -> None:
         """Let the time pass that a ready delivery waits for. Writes nothing when it waits for none."""
         ready = f"{PREFIXES[partition_of(delivery_id)]}ready"
-        due_ms = await self.store.cold.call("ZSCORE", ready, delivery_id)
+        command = self.store._topology.runner.command
+        due_ms = await command("ZSCORE", ready, delivery_id)
         seconds, microseconds = await self.store.cold.call("TIME")
         if due_ms is not None and float(due_ms) > int(seconds) * 1000 + int(microseconds) // 1000:
-            await self.store.cold.call("ZADD", ready, "XX", 0, delivery_id)
+            await command("ZADD", ready, "XX", 0, delivery_id)
 
     async def claimed(self, delivery_id: str) -> Claimed:
         """Take a delivery that can be taken; if it waits for its time, that comes now."""
@@ -257,7 +267,7 @@ class Hand:
     ) -> Claimed | Poisoned | Next | NothingOpen | Fenced:
         """Write how an attempt ended."""
         outcome = await self.outcome(delivery_id, attempt, status, retry_in_ms)
-        return (await self.store.deliveries.work([outcome]))[0]
+        return there((await self.store.deliveries.work([outcome]))[0])
 
     async def outcome(self, delivery_id: str, attempt: int, status: str, retry_in_ms: int = 0) -> Settle:
         """How an attempt ended, under the epoch held."""
@@ -282,7 +292,7 @@ class Hand:
         """Give a delivery back, or put it off."""
         partition = partition_of(delivery_id)
         wish = Release(partition=partition, epoch=await self.epoch(partition), delivery_id=delivery_id, in_ms=in_ms)
-        return (await self.store.deliveries.release([wish]))[0]
+        return there((await self.store.deliveries.release([wish]))[0])
 
     async def requeue(self, delivery_id: str) -> Next | WrongState | NothingOpen | Fenced:
         """Try again because somebody asked."""
@@ -311,6 +321,13 @@ class Hand:
         """Name a delivery under the epoch held."""
         partition = partition_of(delivery_id)
         return Claim(partition=partition, epoch=await self.epoch(partition), delivery_id=delivery_id)
+
+
+def there(answer: T | StoreAway) -> T:
+    """The answer of a store that is there."""
+    if isinstance(answer, StoreAway):
+        raise answer
+    return answer
 
 
 def ready_now(delivery_id: str) -> Ready:

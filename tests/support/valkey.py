@@ -73,6 +73,11 @@ class ValkeyServer:
         return f"unix://{self.socket_path}?db=0"
 
     @property
+    def members(self) -> tuple[ValkeyServer, ...]:
+        """The servers that share its data: itself."""
+        return (self,)
+
+    @property
     def child(self) -> Child:
         """The engine's process."""
         assert self._child is not None, "the store has not been started"

@@ -14,7 +14,7 @@ from actors.core.rendering import render
 from actors.ownership import Ownership
 from actors.ports import Attempt, Claim, Fenced, OutboundRequest, Overloaded, Ready, Release, Settle, Status
 from tests.support.doubles import OK, REFUSED, RULES, Stage, Webhooks, make_entry, make_policy, observed, value
-from tests.support.memory_store import CRASHES_MAX, LATENCY_S, NODE, Delivery, MemoryStore
+from tests.support.memory_store import CRASHES_MAX, LATENCY_S, NODE, Delivery, MemoryStore, hold_everything
 from tests.support.until import passing
 from tests.support.virtual_time import WALL_AT_START_S, in_virtual_time
 
@@ -26,14 +26,14 @@ class Rig:
         self.stage = stage
         self.store = MemoryStore()
         self.webhooks = Webhooks()
-        self.ownership = Ownership(NODE, self.store, stage.meters)
+        self.ownership = Ownership(NODE, self.store, stage.clock, stage.meters)
         self.attempts = Attempts(self.store, self.webhooks, self.ownership, RULES, stage.tools())
         self.reports: list[Answered | Failed] = []
         self.slot = asyncio.Semaphore(16)
 
     async def start(self) -> Rig:
         """Hold every partition."""
-        await self.ownership.take_all()
+        await hold_everything(self.ownership)
         return self
 
     async def batch(self, name: str = "dlv_1", key: str = "k", policy: Policy | None = None) -> Ready:
@@ -478,7 +478,7 @@ async def test_a_claim_that_nobody_knows_of_can_be_given_back() -> None:
         assert rig.delivery(name).status == "delivering"
         await rig.attempts.give_back(name)
         assert rig.delivery(name).status == "pending"
-        await rig.ownership.resign()
+        await rig.ownership.resign([ready.partition])
         released = rig.store.faults.count("release")
         await rig.attempts.give_back(name)
         assert rig.store.faults.count("release") == released

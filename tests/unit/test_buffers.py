@@ -298,7 +298,7 @@ async def test_what_was_stored_is_remembered_before_anybody_is_told() -> None:
         answers: list[asyncio.Future[Appended]] = []
         heard: list[tuple[list[str], list[bool]]] = []
 
-        def remember(entries: Sequence[Entry]) -> None:
+        def remember(entries: Sequence[Entry], _received_us: Sequence[int]) -> None:
             heard.append(([entry.message_id for entry in entries], [answer.done() for answer in answers]))
 
         rig.buffers.on_stored = remember

@@ -114,7 +114,7 @@ async def test_a_lost_partition_takes_its_actors_with_it_and_no_others() -> None
         rig = await BufferRig(stage).start()
         for key in ("a", "b"):
             await rig.buffers.append(make_entry(key, wait_ms=1000))
-        rig.buffers.forget_partition(locate("a")[1])
+        rig.buffers.forget_partitions([locate("a")[1]])
         assert len(rig.buffers) == 1
         assert (await rig.buffers.append(make_entry("a", "m2", wait_ms=1000))).size == 2
         await passing(5.0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors.adapters.peers import caller as answering
 from actors.adapters.peers.caller import Caller, Service
-from actors.adapters.peers.frames import MESSAGES_BYTES_MAX
+from actors.adapters.peers.frames import MESSAGES_BYTES_MAX, UNWRITTEN_BYTES_MAX
 from actors.adapters.peers.handshake import HELLO_BYTES_MAX, MAGIC, NONCE_BYTES, WELCOME_BYTES, hello
 from actors.adapters.peers.link import QUESTIONS_MAX, SILENT_S, Link
 from actors.node_ports import PeerAnswer, PeerAppend, PeerAway, PeerDrop, PeerFlush, PeerRequest
@@ -187,6 +187,21 @@ async def test_a_peer_that_says_nothing_is_given_up() -> None:
 
 
 @in_virtual_time
+async def test_silence_after_an_answer_is_noticed_too() -> None:
+    """Another question was still under way when the peer said its last."""
+    async with Stage() as stage:
+        pair = await Pair(stage).open()
+        pair.desk.takes_s = 60.0
+        patient = pair.link.ask(DROP, SILENT_S + 0.5)
+        await passing(0.1)
+        pair.desk.takes_s = 0.0
+        assert await pair.link.ask(DROP, 1.0) == 7
+        with pytest.raises(PeerAway):
+            await patient
+        assert pair.link.ended
+
+
+@in_virtual_time
 async def test_slow_answers_are_no_silence() -> None:
     """A peer that answers others, or late, lives."""
     async with Stage() as stage:
@@ -246,6 +261,33 @@ async def test_what_is_under_way_is_bounded_on_both_sides() -> None:
         done = sum(outcome == 7 for outcome in outcomes)
         assert done == len(pair.desk.served) == answering.QUESTIONS_MAX
         assert sum(isinstance(outcome, Overloaded) for outcome in outcomes) == QUESTIONS_MAX - done
+        again = await asyncio.gather(*(pair.link.ask(DROP, 1.0) for _ in range(done)))
+        assert again == [7] * done  # what has ended is not counted any more
+
+
+@in_virtual_time
+async def test_a_peer_that_does_not_read_is_bounded_too() -> None:
+    """It is asked nothing more, and one that asks and does not listen is cut off."""
+    async with Stage() as stage:
+        pair = await Pair(stage).open()
+        pair.near.held = True
+        large = PeerAppend([make_entry(payload=b"x" * (MESSAGES_BYTES_MAX // 2))])
+        waiting = []
+        with pytest.raises(Overloaded):
+            for _ in range(20):
+                waiting.append(pair.link.ask(large, 0.5))
+                await ticks(2)
+        assert UNWRITTEN_BYTES_MAX < pair.near.get_write_buffer_size() < 2 * UNWRITTEN_BYTES_MAX
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {PeerAway}
+
+        pair = await Pair(stage).open()
+        pair.far.held = True
+        pair.desk.answer = [StoreAway("x" * (MESSAGES_BYTES_MAX // 2))]
+        asking = [pair.link.ask(DROP, 0.9) for _ in range(20)]
+        await passing(0.1)
+        assert pair.events[-1] == "gone"
+        assert {type(each) for each in await asyncio.gather(*asking, return_exceptions=True)} == {PeerAway}
 
 
 @in_virtual_time

@@ -294,7 +294,7 @@ def test_every_setting_is_declared_once_and_its_default_holds() -> None:
 
     assert len(names) == len(set(names))
     assert not set(names) & UNUSED_NAMES
-    assert fields | {"redis_url"} == set(Settings.__struct_fields__)
+    assert fields | {"redis_url", "worker"} == set(Settings.__struct_fields__)
     assert all(setting.meaning.endswith(".") for setting in SETTINGS)
     defaults = {setting.name: setting.default for setting in SETTINGS if setting.default}
     assert load(defaults | {"NODE_ID": "same"}).settings == load({"NODE_ID": "same"}).settings

@@ -89,9 +89,9 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_a_setting_of_a_later_version_is_pointed_out(tmp_path: Path) -> None:
     """The contract's names that mean nothing yet are no typos."""
-    file = written(tmp_path, "workers: 2\n")
+    file = written(tmp_path, "rate_limit: 2\n")
 
-    assert load({}, config=file).warnings == ("WORKERS (in buzon.yaml) has no effect in this version",)
+    assert load({}, config=file).warnings == ("RATE_LIMIT (in buzon.yaml) has no effect in this version",)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

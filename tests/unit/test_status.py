@@ -14,9 +14,9 @@ from router.status import Status
 
 def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
     """A node that is ready but for `changes`."""
-    parts = {"connected": True, "held": range(PARTITIONS), "started": True, "draining": False, **changes}
+    parts = {"connected": True, "held": range(PARTITIONS), "started": True, "draining": False, "late": False, **changes}
     store: Any = SimpleNamespace(connected=parts["connected"], server=None, refusal=parts.get("refusal", ""))
-    ownership: Any = SimpleNamespace(held=lambda: parts["held"])
+    ownership: Any = SimpleNamespace(held=lambda: parts["held"], beat_late=lambda: parts["late"])
     status = Status(load({}).settings, store, ownership, lambda: echo_age_s)
     status.started, status.draining = parts["started"], parts["draining"]
     return status
@@ -30,7 +30,10 @@ def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
         ({"started": False, "held": ()}, ["starting"]),
         ({"connected": False}, ["the store is away"]),
         ({"refusal": "OOM command not allowed"}, ["the store refuses to write: OOM command not allowed"]),
-        ({"held": range(3)}, ["253 of 256 partitions belong to another node"]),
+        ({"held": ()}, []),
+        ({"late": True}, ["its signs of life do not reach the store in time"]),
+        ({"late": True, "started": False}, ["starting"]),
+        ({"late": True, "connected": False}, ["the store is away"]),
         ({"echo_age_s": 3.0}, []),
         ({"echo_age_s": 3.01}, ["publish/subscribe does not echo (3 s)"]),
         ({"echo_age_s": 12.6, "connected": False}, ["the store is away", "publish/subscribe does not echo (13 s)"]),

@@ -28,7 +28,7 @@ class Rig(DeliveryRig):
         ids = count()
         self.buffers.make_delivery_id = lambda partition: f"dlv_{partition:02x}s{next(ids)}"
         self.buffers.on_closed = self.deliveries.offer
-        self.ownership.on_lost = self.buffers.forget_partition
+        self.ownership.on_lost = self.buffers.forget_partitions
         self.tail = Tail()
         self.sweeper = Sweeper(self.store, self.ownership, self.buffers, self.deliveries, self.tail)
 
@@ -74,7 +74,7 @@ async def test_only_partitions_that_are_held_are_looked_at() -> None:
         rig = await rig_of(stage)
         await rig.sweeper.run_once()
         assert len(rig.store.faults.requests("sweep")) == PARTITIONS
-        await rig.ownership.resign()
+        await rig.ownership.resign(range(PARTITIONS))
         assert await rig.sweeper.run_once() == (0, 0)
         assert len(rig.store.faults.requests("sweep")) == PARTITIONS
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.adapters.valkey.keys import OWNERS, PREFIXES
 from actors.adapters.valkey.replies import fenced, messages_of
-from actors.adapters.valkey.runner import Runner, Walk, owners_of
+from actors.adapters.valkey.runner import Runner, Transition, Walk
 from actors.core.partition import locate
 from actors.core.policy import Reason
 from actors.ports import (
@@ -20,6 +20,7 @@ from actors.ports import (
     NotDue,
     NothingOpen,
     OpenBatch,
+    StoreAway,
 )
 
 _FIELDS_PER_ANSWER = 5
@@ -33,18 +34,13 @@ class ValkeyBatches:
     def __init__(self, runner: Runner, window_ms: int) -> None:
         self._runner = runner
         self._window_ms = window_ms
+        self._append: Transition[Entry, Appended] = Transition("append", self._append_arguments, _appended_all)
 
-    async def append(self, entries: Sequence[Entry]) -> Sequence[Appended]:
+    async def append(self, entries: Sequence[Entry]) -> Sequence[Appended | StoreAway]:
         """Store messages, all in one call."""
-        keys, arguments = self.append_call(entries)
-        flat = await self._runner.hot("append", keys, arguments)
-        return [
-            _appended(entry, *flat[at : at + _FIELDS_PER_ANSWER])
-            for entry, at in zip(entries, range(0, len(flat), _FIELDS_PER_ANSWER), strict=True)
-        ]
+        return await self._runner.begin(self._append, entries)
 
-    def append_call(self, entries: Sequence[Entry]) -> tuple[list[str], list[Any]]:
-        """Keys and arguments of append.lua."""
+    def _append_arguments(self, entries: Sequence[Entry]) -> list[Any]:
         arguments: list[Any] = [self._window_ms]
         for entry in entries:
             arguments += (
@@ -63,20 +59,15 @@ class ValkeyBatches:
                 entry.trace,
                 entry.batch_id,
             )
-        return [OWNERS[partition] for partition in {entry.partition for entry in entries}], arguments
+        return arguments
 
-    async def close(self, closes: Sequence[Close]) -> Sequence[ClosedBatch | NotDue | NothingOpen | Fenced]:
+    async def close(self, closes: Sequence[Close]) -> Sequence[ClosedBatch | NotDue | NothingOpen | Fenced | StoreAway]:
         """Freeze batches, all in one call."""
-        arguments: list[Any] = []
-        for wish in closes:
-            deadline = "" if wish.deadline_ms is None else wish.deadline_ms
-            arguments += (PREFIXES[wish.partition], wish.epoch, wish.kid, deadline, wish.reason, wish.batch_id)
-        replies = await self._runner.hot("close", owners_of(closes), arguments)
-        return [_closed(wish, reply) for wish, reply in zip(closes, replies, strict=True)]
+        return await self._runner.begin(_CLOSE, closes)
 
     async def cancel(self, partition: int, epoch: int, kid: str) -> int | NothingOpen | Fenced:
         """Drop the open batch; gives how many messages it held."""
-        reply = await self._runner.hot("cancel", [OWNERS[partition]], [PREFIXES[partition], epoch, kid])
+        reply = await self._runner.hot("cancel", partition, [PREFIXES[partition], epoch, kid])
         if reply[0] == b"OK":
             return int(reply[1])
         return fenced(reply) if reply[0] == b"FENCED" else _NOTHING
@@ -100,18 +91,40 @@ class ValkeyBatches:
         """A page of open batches, by partition and deadline."""
         rows, following = await self._runner.page(Walk(index="open"), cursor, limit)
         batches = [
-            OpenBatch(key=row[2].decode(), size=row[3], size_bytes=row[4], remaining_ms=row[5], partition=partition)
-            for partition, row in rows
+            OpenBatch(key=key.decode(), size=size, size_bytes=size_bytes, remaining_ms=left, partition=row.partition)
+            for row in rows
+            for key, size, size_bytes, left in (row.content,)
         ]
         return batches, following
 
 
-def _appended(entry: Entry, size: int, size_bytes: int, remaining_ms: int, deadline_ms: int, code: int) -> Appended:
-    if code < _BY_SIZE:
-        return Appended(size, size_bytes, remaining_ms, deadline_ms, code == _DUPLICATE, None)
-    reason: Reason = "size" if code in {_BY_SIZE, _BY_SIZE + _FIRST} else "bytes"
-    closed = ClosedBatch(entry.batch_id, size, entry.host, reason, code > _FIRST)
-    return Appended(size, size_bytes, 0, deadline_ms, False, closed)
+def _appended_all(entries: Sequence[Entry], flat: list[Any]) -> list[Appended]:
+    received_us = flat[-1]
+    answers = []
+    at = 0
+    for entry in entries:
+        size, size_bytes, remaining_ms, deadline_ms, code = flat[at : at + _FIELDS_PER_ANSWER]
+        at += _FIELDS_PER_ANSWER
+        if code < _BY_SIZE:
+            duplicate = code == _DUPLICATE
+            answers.append(Appended(size, size_bytes, remaining_ms, deadline_ms, duplicate, None, received_us))
+        else:
+            reason: Reason = "size" if code in {_BY_SIZE, _BY_SIZE + _FIRST} else "bytes"
+            closed = ClosedBatch(entry.batch_id, size, entry.host, reason, code > _FIRST)
+            answers.append(Appended(size, size_bytes, 0, deadline_ms, False, closed, received_us))
+    return answers
+
+
+def _close_arguments(closes: Sequence[Close]) -> list[Any]:
+    arguments: list[Any] = []
+    for wish in closes:
+        deadline = "" if wish.deadline_ms is None else wish.deadline_ms
+        arguments += (PREFIXES[wish.partition], wish.epoch, wish.kid, deadline, wish.reason, wish.batch_id)
+    return arguments
+
+
+def _closed_all(closes: Sequence[Close], replies: list[Any]) -> list[ClosedBatch | NotDue | NothingOpen | Fenced]:
+    return [_closed(wish, reply) for wish, reply in zip(closes, replies, strict=True)]
 
 
 def _closed(wish: Close, reply: list[Any]) -> ClosedBatch | NotDue | NothingOpen | Fenced:
@@ -124,3 +137,6 @@ def _closed(wish: Close, reply: list[Any]) -> ClosedBatch | NotDue | NothingOpen
             return fenced(reply)
         case _:
             return _NOTHING
+
+
+_CLOSE = Transition("close", _close_arguments, _closed_all)

@@ -8,9 +8,9 @@ from typing import Any, cast, get_args
 import msgspec
 from msgspec import Struct
 
-from actors.adapters.valkey.keys import OWNERS, PREFIXES
+from actors.adapters.valkey.keys import PREFIXES
 from actors.adapters.valkey.replies import fenced, following, messages_of
-from actors.adapters.valkey.runner import Runner, Walk, owners_of
+from actors.adapters.valkey.runner import Runner, Transition, Walk
 from actors.core.ids import partition_of
 from actors.core.partition import PARTITIONS, locate
 from actors.core.policy import Reason
@@ -28,6 +28,7 @@ from actors.ports import (
     Release,
     Settle,
     Status,
+    StoreAway,
     WrongState,
 )
 
@@ -76,62 +77,33 @@ class ValkeyDeliveries:
     def __init__(self, runner: Runner, kept: Kept) -> None:
         self._runner = runner
         self._kept = kept
+        self._claim: Transition[Claim, ClaimAnswer] = Transition("claim", self._claim_arguments, _claimed_all)
+        self._settle: Transition[Settle, SettleAnswer] = Transition("settle", self._settle_arguments, _settled_all)
 
-    async def work(self, requests: Sequence[Claim | Settle]) -> Sequence[ClaimAnswer | SettleAnswer]:
-        """Settle and claim, both on their way before either is answered: one write, one wake-up."""
+    async def work(self, requests: Sequence[Claim | Settle]) -> Sequence[ClaimAnswer | SettleAnswer | StoreAway]:
+        """Settle and claim, both on their way before either is answered: one write, one wake-up.
+
+        An attempt that is settled already is NothingOpen.
+        """
         claims = [request for request in requests if isinstance(request, Claim)]
         outcomes = [request for request in requests if isinstance(request, Settle)]
         if not claims:
-            return await self.settle(outcomes)
+            return await self._runner.begin(self._settle, outcomes)
         if not outcomes:
-            return await self.claim(claims)
-        settling = self._runner.begin("settle", *self._settle_call(outcomes))
-        claiming = self._runner.begin("claim", *self._claim_call(claims))
-        settled = iter([_next(reply) for reply in await settling])
-        claimed = iter([_claimed(wish, reply) for wish, reply in zip(claims, await claiming, strict=True)])
+            return await self._runner.begin(self._claim, claims)
+        settling = self._runner.begin(self._settle, outcomes)
+        claiming = self._runner.begin(self._claim, claims)
+        settled, claimed = iter(await settling), iter(await claiming)
         return [next(claimed) if isinstance(request, Claim) else next(settled) for request in requests]
 
-    async def claim(self, claims: Sequence[Claim]) -> Sequence[ClaimAnswer]:
-        """Take deliveries for one attempt each."""
-        replies = await self._runner.hot("claim", *self._claim_call(claims))
-        return [_claimed(wish, reply) for wish, reply in zip(claims, replies, strict=True)]
-
-    async def settle(self, outcomes: Sequence[Settle]) -> Sequence[SettleAnswer]:
-        """Write how attempts ended; an attempt that is settled already is NothingOpen."""
-        return [_next(reply) for reply in await self._runner.hot("settle", *self._settle_call(outcomes))]
-
-    def _claim_call(self, claims: Sequence[Claim]) -> tuple[list[str], list[Any]]:
-        arguments: list[Any] = [CRASHES_MAX, self._kept.dead_ms]
-        for wish in claims:
-            arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id)
-        return owners_of(claims), arguments
-
-    def _settle_call(self, outcomes: Sequence[Settle]) -> tuple[list[str], list[Any]]:
-        arguments: list[Any] = [self._kept.delivered_ms, self._kept.dead_ms, DELIVERED_KEPT_MAX]
-        for of in outcomes:
-            arguments += (
-                PREFIXES[of.partition],
-                of.epoch,
-                of.delivery_id,
-                of.attempt,
-                of.status,
-                of.log,
-                of.retry_in_ms,
-            )
-        return owners_of(outcomes), arguments
-
-    async def release(self, releases: Sequence[Release]) -> Sequence[Next | NothingOpen | Fenced]:
+    async def release(self, releases: Sequence[Release]) -> Sequence[Next | NothingOpen | Fenced | StoreAway]:
         """Give claimed deliveries back untried, or put ready ones off."""
-        arguments: list[Any] = []
-        for wish in releases:
-            arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id, wish.in_ms)
-        replies = await self._runner.hot("release", owners_of(releases), arguments)
-        return [fenced(reply) if reply[0] == b"FENCED" else _nothing_or_done(reply) for reply in replies]
+        return await self._runner.begin(_RELEASE, releases)
 
     async def requeue(self, claim: Claim) -> Next | WrongState | NothingOpen | Fenced:
         """Make a dead or waiting delivery due now."""
-        prefix = PREFIXES[claim.partition]
-        reply = await self._runner.hot("requeue", [OWNERS[claim.partition]], [prefix, claim.epoch, claim.delivery_id])
+        arguments = [PREFIXES[claim.partition], claim.epoch, claim.delivery_id]
+        reply = await self._runner.hot("requeue", claim.partition, arguments)
         if reply[0] != b"OK":
             return _refused(reply)
         startable = Ready(claim.partition, claim.delivery_id, reply[2].decode(), 0) if reply[1] else None
@@ -146,7 +118,7 @@ class ValkeyDeliveries:
             self._kept.delivered_ms,
             DELIVERED_KEPT_MAX,
         ]
-        reply = await self._runner.hot("discard", [OWNERS[claim.partition]], arguments)
+        reply = await self._runner.hot("discard", claim.partition, arguments)
         return _refused(reply) if reply[0] != b"OK" else Next(following(reply[1], reply[2]))
 
     async def get(self, delivery_id: str) -> DeliveryRecord | None:
@@ -167,13 +139,55 @@ class ValkeyDeliveries:
             return [], None
         walk = Walk(index=stages[start.stage], last_partition=last, status=wanted.status or "", kid=kid)
         rows, goes_on = await self._runner.page(walk, start, limit)
-        records = [_record(row[1].decode(), _pairs(row[2])) for _, row in rows]
+        records = [_record(row.name, _pairs(row.content[0])) for row in rows]
         if goes_on is None and start.stage + 1 < len(stages):
             goes_on = ListCursor(start.stage + 1, first)
             if len(records) < limit:
                 more, goes_on = await self.list_deliveries(wanted, goes_on, limit - len(records))
                 records.extend(more)
         return records, goes_on
+
+    def _claim_arguments(self, claims: Sequence[Claim]) -> list[Any]:
+        arguments: list[Any] = [CRASHES_MAX, self._kept.dead_ms]
+        for wish in claims:
+            arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id)
+        return arguments
+
+    def _settle_arguments(self, outcomes: Sequence[Settle]) -> list[Any]:
+        arguments: list[Any] = [self._kept.delivered_ms, self._kept.dead_ms, DELIVERED_KEPT_MAX]
+        for of in outcomes:
+            arguments += (
+                PREFIXES[of.partition],
+                of.epoch,
+                of.delivery_id,
+                of.attempt,
+                of.status,
+                of.log,
+                of.retry_in_ms,
+            )
+        return arguments
+
+
+def _claimed_all(claims: Sequence[Claim], replies: list[Any]) -> list[ClaimAnswer]:
+    return [_claimed(wish, reply) for wish, reply in zip(claims, replies, strict=True)]
+
+
+def _settled_all(_outcomes: Sequence[Settle], replies: list[Any]) -> list[SettleAnswer]:
+    return [_next(reply) for reply in replies]
+
+
+def _release_arguments(releases: Sequence[Release]) -> list[Any]:
+    arguments: list[Any] = []
+    for wish in releases:
+        arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id, wish.in_ms)
+    return arguments
+
+
+def _released_all(_releases: Sequence[Release], replies: list[Any]) -> list[Next | NothingOpen | Fenced]:
+    return [fenced(reply) if reply[0] == b"FENCED" else _nothing_or_done(reply) for reply in replies]
+
+
+_RELEASE = Transition("release", _release_arguments, _released_all)
 
 
 def _claimed(wish: Claim, reply: list[Any]) -> Claimed | Poisoned | NothingOpen | Fenced:

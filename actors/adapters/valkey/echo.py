@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 
 from actors.adapters.valkey import bell
 from actors.adapters.valkey.keys import RESERVED_PREFIX
-from actors.adapters.valkey.lane import CONNECT_DEADLINE_S, RECONNECT_S_MAX, RECONNECT_S_MIN, Lane
+from actors.adapters.valkey.lane import CONNECT_DEADLINE_S, RECONNECT_S_MAX, RECONNECT_S_MIN
 from actors.adapters.valkey.store import ValkeyStore
+from actors.adapters.valkey.topology import Speaker
 from actors.node_ports import Hint
 from actors.ports import StoreAway
 
@@ -83,7 +84,7 @@ class Echo:
     def __init__(
         self,
         connect: Callable[[], AbstractConnection],
-        lane: Lane,
+        lane: Speaker,
         node: str,
         now: Callable[[], float],
         jitter: Callable[[], float],
@@ -103,7 +104,7 @@ class Echo:
     @classmethod
     def of(cls, store: ValkeyStore, node: str, now: Callable[[], float], jitter: Callable[[], float]) -> Self:
         """The echo of the node that uses this store."""
-        return cls(store._connection, store.cold, node, now, jitter)
+        return cls(store._connection, store.speaker, node, now, jitter)
 
     def age_s(self, now: float) -> float:
         """For how long no echo has come; before the first, since the service was started."""

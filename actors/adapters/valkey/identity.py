@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from actors.adapters.valkey.keys import CONFIG, FORMAT
-from actors.adapters.valkey.scripts import load
+from actors.adapters.valkey.scripts import Script
 from actors.core.partition import PARTITIONS
 from actors.core.refusals import CannotStart
 
@@ -30,8 +30,9 @@ class StoreUnfit(CannotStart):
 class Identity:
     """The identity of the store of one node. `name` is what the node calls its cluster."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, scripts: Mapping[str, Script]) -> None:
         self._name = name
+        self._scripts = scripts
         self.cluster = ""
         """Random id of the cluster, known after the first check that passed."""
         self.secret = b""
@@ -47,7 +48,7 @@ class Identity:
                     f"the store is empty: it held cluster {self.cluster} ({self._name}); "
                     "give it its data back, or restart the nodes to begin anew"
                 )
-            await ask("EVAL", load("identity").source, 1, CONFIG, *self._fresh())
+            await ask("EVAL", self._scripts["identity"].source, 1, CONFIG, *self._fresh())
             found = await ask("HGETALL", CONFIG)
         self._compare({field.decode(): value.decode() for field, value in found.items()})
 

@@ -17,10 +17,10 @@ def fenced(reply: Sequence[Any]) -> Fenced:
 
 
 def messages_of(flat: Sequence[bytes]) -> list[tuple[str, int, bytes]]:
-    """`{id, received ms, payload, id, …}` as triples."""
+    """`{id, received µs, payload, id, …}` as triples (id, received ms, payload)."""
     rows = iter(flat)
     return [
-        (message_id.decode(), int(received), payload)
+        (message_id.decode(), int(received) // 1000, payload)
         for message_id, received, payload in zip(rows, rows, rows, strict=True)
     ]
 

@@ -26,9 +26,11 @@ NAMES = (
     "owners",
     "page",
     "peek",
+    "reclose",
     "release",
     "requeue",
     "resign",
+    "restore",
     "settle",
     "sweep",
 )

@@ -2,7 +2,7 @@
 --   own         HASH  ep (epoch, decimal string), node
 --   m:<kid>     HASH  the open batch of a key: k key, n messages, b bytes, f first ms, d deadline ms,
 --                     p policy (JSON), h host, t traceparent
---   b:<kid>     LIST  its messages: id, received ms, payload, id, ...
+--   b:<kid>     LIST  its messages: id, received µs, payload, id, ...
 --   i:<window>  SET   message ids taken in one dedupe window; two windows are looked at, each expires by itself;
 --                     an open batch older than the windows is looked through itself
 --   open        ZSET  kid -> deadline ms
@@ -14,9 +14,13 @@
 --   ready busy  ZSET  delivery -> ms it may be claimed from / was claimed at
 --   live done dead ZSET delivery -> ms created / settled / died; the lists of the API
 
-local function now_ms()
+local function clock_us()
   local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  return t[1] * 1000000 + t[2]
+end
+
+local function now_ms()
+  return math.floor(clock_us() / 1000)
 end
 
 -- Nil for the owner; a reply to give back for anyone whose epoch is not the stored one.

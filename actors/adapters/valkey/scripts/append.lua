@@ -2,12 +2,14 @@
 -- Take messages into the open batches of their keys; a batch that is full closes here, so it is never overfilled.
 -- Commutative and deduplicated: any node may call it, no epoch. Without allow-oom: refused whole when memory is full.
 -- include _partition
+-- include _append
 -- KEYS  own of every partition named    ARGV[1] dedupe window ms, then for each message
 --   prefix kid message_id dedupe payload wait_ms max_wait_ms max_size max_bytes key policy host trace batch_id
 -- Reply, flat, for each message: size, bytes, remaining ms, deadline ms, code (0 open, 1 duplicate, 2 closed by size, 3 by bytes;
---   +4 when the closed batch is first in its key's line)
+--   +4 when the closed batch is first in its key's line); at the end the time at which all this was, in µs
 local window = tonumber(ARGV[1])
-local now = now_ms()
+local now_us = clock_us()
+local now = math.floor(now_us / 1000)
 local bucket = math.floor(now / window)
 local expiring, reply = {}, {}
 
@@ -15,14 +17,6 @@ local function answer(n, b, deadline, code)
   local at = #reply
   reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4], reply[at + 5] =
     n, b, code < 2 and n > 0 and math.max(deadline - now, 0) or 0, deadline, code
-end
-
--- Whether an open batch holds the message; only looked at when the batch is older than what the windows remember.
-local function holds(batch, message_id)
-  for _, at in ipairs(redis.call('LPOS', batch, message_id, 'COUNT', 0)) do
-    if at % 3 == 0 then return true end
-  end
-  return false
 end
 
 for i = 2, #ARGV, 14 do
@@ -42,7 +36,7 @@ for i = 2, #ARGV, 14 do
       redis.call('PEXPIRE', recent, 2 * window)
     end
     local payload = ARGV[i + 4]
-    redis.call('RPUSH', p .. 'b:' .. kid, ARGV[i + 2], now, payload)
+    redis.call('RPUSH', p .. 'b:' .. kid, ARGV[i + 2], now_us, payload)
     n, b = n + 1, b + #payload
     if max_wait > 0 then
       deadline = math.min(now + wait, first + max_wait)
@@ -61,4 +55,5 @@ for i = 2, #ARGV, 14 do
     answer(n, b, deadline, code)
   end
 end
+reply[#reply + 1] = now_us
 return reply

@@ -19,4 +19,5 @@ for _ = 1, tonumber(ARGV[6]) do
   at = at + 2
 end
 for i = at + 1, #ARGV do redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[at], '*', 'e', ARGV[i]) end
+if #ARGV > at then redis.call('EXPIRE', KEYS[3], 604800) end
 return {'OK', redis.call('HVALS', KEYS[2])}

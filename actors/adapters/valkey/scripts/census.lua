@@ -1,4 +1,4 @@
-#!lua flags=no-writes
+#!lua flags=no-writes,allow-cross-slot-keys
 -- How much waits, and how long the oldest has waited.
 -- include _partition
 -- KEYS  own of the first partition named    ARGV prefixes

@@ -6,4 +6,5 @@ local own = redis.call('HGET', KEYS[1], ARGV[1])
 local removed = 0
 if own and string.sub(own, 1, #ARGV[2]) == ARGV[2] then removed = redis.call('HDEL', KEYS[1], ARGV[1]) end
 for i = 4, #ARGV do redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'e', ARGV[i]) end
+if #ARGV > 3 then redis.call('EXPIRE', KEYS[2], 604800) end
 return {removed}

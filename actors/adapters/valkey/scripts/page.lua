@@ -1,4 +1,4 @@
-#!lua flags=no-writes
+#!lua flags=no-writes,allow-cross-slot-keys
 -- One page of a list that is spread over partitions: walks them in order, each by score and then by name.
 -- include _partition
 -- KEYS  own of the first partition named
@@ -6,8 +6,8 @@
 --   ARGV[4] score and ARGV[5] name after which the first partition goes on ('' both: from its start),
 --   ARGV[6] status wanted ('' any), ARGV[7] kid wanted ('' any), then the prefixes
 -- Reply {{row, ...}, index of the prefix to go on with (-1: that was all), score, name}
---   row of open: index of its prefix, kid, key, n, bytes, remaining ms
---   row of deliveries: index of its prefix, id, HGETALL of its record
+--   row of open: index of its prefix, kid, score, key, n, bytes, remaining ms
+--   row of deliveries: index of its prefix, id, score, HGETALL of its record
 local list, wanted, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local after_score, after_name = ARGV[4], ARGV[5]
 local status, kid = ARGV[6], ARGV[7]
@@ -23,15 +23,16 @@ local function comes_after(a, b)
   return #a > #b
 end
 
-local function row_of(index, p, name, score)
+local function row_of(index, p, name, raw)
+  local score = tonumber(raw)
   if list == 'open' then
     local m = redis.call('HMGET', p .. 'm:' .. name, 'k', 'n', 'b')
     if not m[1] then return nil end
-    return {index, name, m[1], tonumber(m[2]), tonumber(m[3]), math.max(score - now, 0)}
+    return {index, name, raw, m[1], tonumber(m[2]), tonumber(m[3]), math.max(score - now, 0)}
   end
   local d = redis.call('HMGET', p .. 'd:' .. name, 'st', 'kid')
   if not d[1] or (status ~= '' and d[1] ~= status) or (kid ~= '' and d[2] ~= kid) then return nil end
-  return {index, name, redis.call('HGETALL', p .. 'd:' .. name)}
+  return {index, name, raw, redis.call('HGETALL', p .. 'd:' .. name)}
 end
 
 for i = 8, #ARGV do
@@ -48,7 +49,7 @@ for i = 8, #ARGV do
       if score ~= passed_score or comes_after(found[j], passed_name) then
         budget = budget - 1
         name = found[j]
-        rows[#rows + 1] = row_of(i - 8, p, name, tonumber(score))
+        rows[#rows + 1] = row_of(i - 8, p, name, score)
       end
     end
   until #found < 200

@@ -1,7 +1,7 @@
-#!lua flags=no-writes
+#!lua flags=no-writes,allow-cross-slot-keys
 -- What is due soon, for whoever owns it: the safety net under every timer, and how a new owner learns of old batches.
 -- include _partition
--- KEYS  own of every partition named    ARGV[1] look-ahead ms, ARGV[2] rows of each kind and partition at most,
+-- KEYS  own of the first partition named    ARGV[1] look-ahead ms, ARGV[2] rows of each kind and partition at most,
 --   then for each partition: prefix, ready rows to pass over
 -- Reply, only partitions with something due: {index of the prefix, {kid, deadline ms, due in ms, ...},
 --   {delivery id, host, due in ms, ...}}
