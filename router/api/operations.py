@@ -163,7 +163,7 @@ class Operations:
     @Operation(summary="Give all metrics", tag=TAG, responses={200: Text("text/plain")})
     async def metrics(self, request: web.Request) -> web.Response:
         """Answer `GET /metrics` as Prometheus text, or OpenMetrics when `Accept` prefers it."""
-        return response_of(self._metrics.page(request.headers.get(hdrs.ACCEPT, "")))
+        return response_of(await self._metrics.answer(request.headers.get(hdrs.ACCEPT, "")))
 
     @Operation(summary="Show Swagger UI", tag=TAG, responses={200: Text("text/html")})
     async def docs(self, _call: Call) -> Reply:

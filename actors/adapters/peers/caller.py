@@ -59,6 +59,7 @@ class Caller(asyncio.Protocol):
         self._sealer: Sealer | None = None
         self._age = Age()
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._under_way = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -147,15 +148,17 @@ class Caller(asyncio.Protocol):
         """Answer at the end of this tick."""
         if self._transport is None:
             return
-        if self._transport.get_write_buffer_size() > UNWRITTEN_BYTES_MAX:
+        if self._out_bytes + self._transport.get_write_buffer_size() > UNWRITTEN_BYTES_MAX:
             self.end()  # it asks and does not listen
             return
         if not self._out:
             self._loop.call_soon(self._write_answers)
-        self._out.append(encode_answer(id_, answer))
+        written = encode_answer(id_, answer)
+        self._out.append(written)
+        self._out_bytes += len(written)
 
     def _write_answers(self) -> None:
-        answers, self._out = self._out, []
+        answers, self._out, self._out_bytes = self._out, [], 0
         if self._sealer is not None:
             for together in in_frames(answers):
                 self._write(self._sealer.seal(join_answers(together)))

@@ -59,6 +59,7 @@ class Link(asyncio.Protocol):
         self._opener: Opener | None = None
         self._sealer: Sealer | None = None
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._waiting: dict[int, _Waiting] = {}
         self._asked = 0
         self._silent_since: float | None = None
@@ -97,7 +98,8 @@ class Link(asyncio.Protocol):
         transport = self._transport
         if self.ended or transport is None:
             raise PeerAway("the connection has ended")
-        if len(self._waiting) >= QUESTIONS_MAX or transport.get_write_buffer_size() > UNWRITTEN_BYTES_MAX:
+        unwritten = self._out_bytes + transport.get_write_buffer_size()
+        if len(self._waiting) >= QUESTIONS_MAX or unwritten > UNWRITTEN_BYTES_MAX:
             raise Overloaded("too much is under way to this peer")
         id_ = self._asked = (self._asked + 1) % 2**32
         within_ms = min(max(1, int(within_s * 1000)), WITHIN_MS_MAX)
@@ -112,6 +114,7 @@ class Link(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._write)
         self._out.append(question)
+        self._out_bytes += len(question)
         return reply
 
     def end(self, why: str) -> None:
@@ -147,7 +150,7 @@ class Link(asyncio.Protocol):
     def _write(self) -> None:
         if self._out and self._sealer is not None and self._transport is not None:
             sent = self._boottime()
-            questions, self._out = self._out, []
+            questions, self._out, self._out_bytes = self._out, [], 0
             for together in in_frames(questions):
                 self._transport.write(self._sealer.seal(join_questions(sent, together)))
 

@@ -1,0 +1,116 @@
+"""Replay: what this node acknowledged lately goes back into a server that may have lost it.
+
+Two steps. First every message is put where it belongs by the time at which it was first received, and no batch closes:
+other nodes have acknowledged messages of the same keys and do the same now. Then, once they had time to, batches that
+are full are closed. Known messages are dropped, so all of it may be repeated.
+Invariant: what was acknowledged had its room already, so this is done also when memory is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+
+from actors.adapters.valkey.keys import OWNERS, PREFIXES
+from actors.adapters.valkey.question import ask_all
+from actors.adapters.valkey.scripts import Script
+from actors.ports import Entry
+
+REPLAY_MESSAGES = 128
+"""Messages of one call."""
+TOGETHER_S = 0.7
+"""Longer than a lane takes to reconnect: within this time of each other nodes come back to a server."""
+
+
+class Replay:
+    """`window_ms`: how long message ids are remembered. `apart`: a call may touch one partition only (Cluster)."""
+
+    def __init__(self, scripts: Mapping[str, Script], window_ms: int, apart: bool) -> None:
+        self._scripts = scripts
+        self._window_ms = window_ms
+        self._apart = apart
+
+    async def run(self, connection: AbstractConnection, entries: Sequence[Entry], others: bool) -> int:
+        """Bring the messages back, oldest first; gives how many had been lost. `others`: other nodes do so too."""
+        lost: list[Entry] = []
+        for at in range(0, len(entries), REPLAY_MESSAGES):
+            lost += await self._restored(connection, entries[at : at + REPLAY_MESSAGES])
+        if others:
+            await asyncio.sleep(TOGETHER_S)
+        for at in range(0, len(lost), REPLAY_MESSAGES):
+            await self._reclosed(connection, lost[at : at + REPLAY_MESSAGES])
+        return len(lost)
+
+    async def _restored(self, connection: AbstractConnection, entries: Sequence[Entry]) -> list[Entry]:
+        groups = self._grouped(entries)
+        replies = await self._call(connection, self._scripts["restore"], groups, self._restore_arguments)
+        return [
+            entry
+            for group, added in zip(groups, replies, strict=True)
+            for entry, is_new in zip(group, added, strict=True)
+            if is_new
+        ]
+
+    async def _reclosed(self, connection: AbstractConnection, entries: Sequence[Entry]) -> None:
+        """Close what is full. Each message that came back may have been the one that filled a batch."""
+        await self._call(connection, self._scripts["reclose"], self._grouped(entries), _reclose_arguments)
+
+    async def _call(
+        self,
+        connection: AbstractConnection,
+        script: Script,
+        groups: Sequence[Sequence[Entry]],
+        arguments: Callable[[Sequence[Entry]], list[Any]],
+    ) -> list[Any]:
+        commands: list[tuple[Any, ...]] = []
+        for group in groups:
+            keys = [OWNERS[partition] for partition in {entry.partition for entry in group}]
+            commands.append(("EVAL", script.source, len(keys), *keys, *arguments(group)))
+        return await ask_all(connection, commands)
+
+    def _grouped(self, entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+        if not self._apart:
+            return [entries]
+        return [list(group) for _, group in groupby(sorted(entries, key=_partition), _partition)]
+
+    def _restore_arguments(self, entries: Sequence[Entry]) -> list[Any]:
+        arguments: list[Any] = [self._window_ms]
+        for entry in entries:
+            arguments += (
+                PREFIXES[entry.partition],
+                entry.kid,
+                entry.message_id,
+                entry.dedupe,
+                entry.payload,
+                entry.wait_ms,
+                entry.max_wait_ms,
+                entry.key,
+                entry.policy,
+                entry.host,
+                entry.trace,
+                entry.received_us,
+            )
+        return arguments
+
+
+def _partition(entry: Entry) -> int:
+    return entry.partition
+
+
+def _reclose_arguments(entries: Sequence[Entry]) -> list[Any]:
+    arguments: list[Any] = []
+    for entry in entries:
+        arguments += (
+            PREFIXES[entry.partition],
+            entry.kid,
+            entry.wait_ms,
+            entry.max_wait_ms,
+            entry.max_size,
+            entry.max_bytes,
+            entry.batch_id,
+        )
+    return arguments
