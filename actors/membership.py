@@ -50,8 +50,8 @@ class Membership:
         self._clock = clock
         self._meters = meters
         self._journal = journal
-        self._view = View()
-        self._fallen: dict[str, Seen] = {}
+        self._view: View[NodeRecord] = View()
+        self._fallen: dict[str, Seen[NodeRecord]] = {}
         self._beats = 0
         self._sent = 0
         self._left = False
@@ -166,7 +166,7 @@ class Membership:
             if former not in ("", self._identity.node):
                 self._meters.takeovers.inc(count)
 
-    def _remember(self, fallen: Seen) -> None:
+    def _remember(self, fallen: Seen[NodeRecord]) -> None:
         self._fallen.pop(fallen.record.node, None)
         self._fallen[fallen.record.node] = fallen
         if len(self._fallen) > FALLEN_MAX:

@@ -84,8 +84,8 @@ def worker_environment(
     own = {"PORT": ",".join(map(str, dict.fromkeys(ports)))}
     if engine_url:
         own["REDIS_URL"] = engine_url
-    if any(source.name == "NODE_ID" and source.origin != "made" for source in loaded.sources):
-        own["NODE_ID"] = f"{settings.node_id}-{index}"
+    # Also a name that was made: a worker that is started again finds its partitions under it, and need not wait.
+    own["NODE_ID"] = f"{settings.node_id}-{index}"
     if settings.node_address is not None:
         host, port = settings.node_address
         own["NODE_URL"] = f"tcp://{host_port(host, port + index - 1 if port else 0)}"

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
-
-from actors.node_ports import NodeRecord
 
 DEAD_AFTER_S = 2.0
 """T: how long a sign of life must stand still."""
@@ -29,30 +28,46 @@ STABLE_S = 2 * DEAD_AFTER_S
 """How long nobody must have come or gone before partitions are moved without need."""
 
 
-class Seen(Struct, frozen=True):
+class Record(Protocol):
+    """What must be known of a node's record: `incarnation` and `beat` together are the sign of life."""
+
+    @property
+    def node(self) -> str: ...
+    @property
+    def incarnation(self) -> str: ...
+    @property
+    def beat(self) -> int: ...
+    @property
+    def leaving(self) -> bool: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Seen(Struct, Generic[R], frozen=True):
     """A node's latest record, and since when its sign of life stands still."""
 
-    record: NodeRecord
+    record: R
     since: float
 
 
-class View(Struct, frozen=True):
+class View(Struct, Generic[R], frozen=True):
     """What is known of all nodes. `leaving` still beat, and own what they have not given back, but get nothing more.
     `read_at`: when the last read was answered; `changed_at`: when `alive` changed."""
 
-    seen: Mapping[str, Seen] = MappingProxyType({})
+    seen: Mapping[str, Seen[R]] = MappingProxyType({})
     alive: frozenset[str] = frozenset()
     leaving: frozenset[str] = frozenset()
     read_at: float = float("-inf")
     changed_at: float = float("-inf")
 
     @property
-    def dead(self) -> Sequence[NodeRecord]:
+    def dead(self) -> Sequence[R]:
         """Records of nodes whose signs stand still, also of those that said before that they leave."""
         return [of.record for node, of in self.seen.items() if node not in self.alive | self.leaving]
 
 
-def observe(view: View, records: Sequence[NodeRecord], sent: float, received: float) -> View:
+def observe(view: View[R], records: Sequence[R], sent: float, received: float) -> View[R]:
     """The view after a read that was sent and answered at these times.
 
     A sign that changed may have done so just before the answer, one that stands still may have been looked at when the
@@ -66,7 +81,7 @@ def observe(view: View, records: Sequence[NodeRecord], sent: float, received: fl
     return View(seen, alive, leaving, received, view.changed_at if alive == view.alive else received)
 
 
-def next_look_in(view: View, now: float) -> float:
+def next_look_in(view: View[R], now: float) -> float:
     """Seconds until the next read is due: a beat's, or sooner when somebody's time is over before that."""
     beating = view.alive | view.leaving
     ends = [of.since + DEAD_AFTER_S + TIMER_S - now for node, of in view.seen.items() if node in beating]
@@ -74,7 +89,7 @@ def next_look_in(view: View, now: float) -> float:
     return min(soon, default=BEAT_S)
 
 
-def _seen(before: Seen | None, record: NodeRecord, received: float, uninterrupted: bool) -> Seen:
+def _seen(before: Seen[R] | None, record: R, received: float, uninterrupted: bool) -> Seen[R]:
     if before is None or not uninterrupted:
         return Seen(record, received)
     same = (before.record.incarnation, before.record.beat) == (record.incarnation, record.beat)

@@ -8,18 +8,30 @@ time, because a move pauses its deliveries.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Protocol, TypeVar
 
 from actors.core.partition import PARTITIONS
 from actors.core.rendezvous import winners
-from actors.ports import Owner
 
 MOVING_MAX = PARTITIONS // 8
 """Of all partitions together; each node moves its share of it at once."""
 
 
+class Holder(Protocol):
+    """Who holds a partition since which epoch; node "" is nobody."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def node(self) -> str: ...
+
+
+H = TypeVar("H", bound=Holder)
+
+
 def to_take(
-    node: str, alive: frozenset[str], leaving: frozenset[str], owners: Sequence[Owner], held: Sequence[int]
-) -> list[tuple[int, Owner]]:
+    node: str, alive: frozenset[str], leaving: frozenset[str], owners: Sequence[H], held: Sequence[int]
+) -> list[tuple[int, H]]:
     """Partitions that `node` must acquire now, each with its present owner. `held` has the epoch under which the node
     holds each (0: not). One that is the node's own by name but not by epoch was given to it, or is its own past; one
     whose owner is leaving is given back by that when nothing of it is under way any more."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from actors.core.outcome import Answered, Failed
-from actors.ports import Egress, OutboundRequest
+from actors.ports import Egress, OutboundRequest, Withheld
 from router.app import Node
 from router.lifecycle import run
 from router.settings import Settings, load
@@ -29,7 +29,7 @@ class Poisonable:
     def __init__(self, inner: Egress) -> None:
         self._inner = inner
 
-    async def send(self, request: OutboundRequest) -> Answered | Failed:
+    async def send(self, request: OutboundRequest) -> Answered | Failed | Withheld:
         """Send, unless the payload is poison."""
         if EXIT in request.body:
             os._exit(EXIT_CODE)

@@ -72,15 +72,19 @@ def test_a_worker_is_told_what_its_parent_was_told(tmp_path: Path) -> None:
     }
 
 
-def test_a_worker_makes_its_own_name_and_finds_a_given_store_itself() -> None:
-    """No password is copied into its environment; a kernel's port for nodes stays the kernel's."""
+def test_a_worker_has_a_name_of_its_parents_and_finds_a_given_store_itself() -> None:
+    """Also when the name was made: one that is started again finds its partitions under it. No password is copied
+    into its environment; a kernel's port for nodes stays the kernel's."""
     environment = {"REDIS_HOST": "h", "REDIS_PASSWORD": "p", "WORKERS": "2", "NODE_URL": "tcp://h:0"}
     parent = load(environment)
 
     told = worker_environment(parent, environment, [8000], "", 2)
 
-    assert told == environment | {"PORT": "8000", "NODE_URL": "tcp://h:0"}
-    assert load(told).settings.node_id != load(told).settings.node_id
+    assert told == environment | {
+        "PORT": "8000",
+        "NODE_URL": "tcp://h:0",
+        "NODE_ID": f"{parent.settings.node_id}-2",
+    }
 
 
 def test_a_reserved_port_is_for_workers_only() -> None:

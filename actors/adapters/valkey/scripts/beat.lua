@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- A node's sign of life, and everybody else's in return. Also buries the dead and writes the cluster's log.
--- KEYS  the store's own record, the nodes' records, the log
--- ARGV[1] cluster, [2] node, [3] incarnation, [4] beat, [5] its record as JSON, [6] number of dead, then for each:
---   node, its sign as it was seen; then how long the log may grow, then events as JSON
+-- KEYS[1] the store's own record, KEYS[2] the nodes' records, KEYS[3] the log
+-- ARGV[1] cluster, ARGV[2] node, ARGV[3] incarnation, ARGV[4] beat, ARGV[5] its record as JSON, ARGV[6] number of dead,
+--   then for each: node, its sign as it was seen; then how long the log may grow, then events as JSON
 -- Reply {OK, {record, ...}} | {REPLACED} | {FOREIGN, cluster found or ''}
 -- A record is stored as: incarnation beat JSON. The first two are the sign of life.
 local found = redis.call('HGET', KEYS[1], 'cluster') or ''

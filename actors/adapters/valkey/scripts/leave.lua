@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Take a node's record away when it stops, unless another process has the name by now.
--- KEYS  the nodes' records, the log    ARGV[1] node, [2] incarnation, [3] how long the log may grow, then events
+-- KEYS[1] the nodes' records, KEYS[2] the log
+-- ARGV[1] node, ARGV[2] incarnation, ARGV[3] how long the log may grow, then events
 -- Reply {removed 0|1}
 local own = redis.call('HGET', KEYS[1], ARGV[1])
 local removed = 0
