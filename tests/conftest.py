@@ -90,6 +90,13 @@ def any_store(request: pytest.FixtureRequest) -> ValkeyServer:
     return store
 
 
+@pytest.fixture(params=["valkey", "redis_server", "cluster"])
+def any_topology(request: pytest.FixtureRequest) -> ValkeyServer | ValkeyCluster:
+    """Runs the test on Valkey, on Redis 7.0, and on a Valkey Cluster."""
+    store: ValkeyServer | ValkeyCluster = request.getfixturevalue(request.param)
+    return store
+
+
 @pytest.fixture
 def own_valkey() -> Iterator[ValkeyServer]:
     """A Valkey of the test's own, to be killed, frozen and restarted."""

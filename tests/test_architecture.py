@@ -255,7 +255,7 @@ def key_table(source: Source) -> Iterator[str]:
 CORE = ("actors/core/**.py",)
 ADAPTERS = ("actors/adapters/**.py",)
 WAYS_OUT = ("actors/adapters/http/**.py", "router/cli*.py")
-ROOTS = ("router/app.py", "router/engine.py")
+ROOTS = ("router/composition.py", "router/app.py", "router/engine.py")
 RULES = (
     Rule("core is pure and imports only core", CORE, imports_only("actors.core", *PURE_LIBRARIES)),
     Rule("core has no clock, no chance, no output", CORE, calls_none(*IMPURE_CALLS)),

@@ -8,13 +8,14 @@ import pytest
 
 from tests.support.store import Hand, connected
 from tests.support.valkey import ValkeyServer, redis_binary
+from tests.support.valkey_cluster import ValkeyCluster
 
 
 @pytest.fixture
-async def hand(any_store: ValkeyServer) -> AsyncIterator[Hand]:
-    """A node's hand on an empty store, once on Valkey and once on Redis 7.0."""
-    async with connected(any_store) as store:
-        yield Hand(any_store, store)
+async def hand(any_topology: ValkeyServer | ValkeyCluster) -> AsyncIterator[Hand]:
+    """A node's hand on an empty store: on Valkey, on Redis 7.0, and on a Valkey Cluster."""
+    async with connected(any_topology) as store:
+        yield Hand(any_topology, store)
 
 
 @pytest.fixture(params=["valkey", "redis"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from actors.core.partition import locate
 from actors.ports import Appended, Claimed, Close, ClosedBatch, Fenced, NotDue, NothingOpen
@@ -20,7 +21,8 @@ async def test_the_first_message_opens_a_batch(hand: Hand) -> None:
     after = await store_ms(hand.server)
 
     assert before + 5000 <= first.deadline_ms <= after + 5000
-    assert first == Appended(1, 7, 5000, first.deadline_ms, False, None)
+    assert first == Appended(1, 7, 5000, first.deadline_ms, False, None, first.received_us)
+    assert first.received_us // 1000 == first.deadline_ms - 5000
     batch = await hand.store.batches.peek("k")
     assert batch is not None
     assert (batch.key, batch.size, batch.size_bytes, batch.partition) == ("k", 1, 7, locate("k")[1])
@@ -206,7 +208,9 @@ async def test_an_id_stays_taken_when_its_batch_is_gone(hand: Hand) -> None:
     assert await hand.cancel("k") == 1
     dropped = await hand.append("k", "m2")
 
-    assert frozen == delivered == dropped == [Appended(0, 0, 0, 0, True, None)]
+    assert [replace(each, received_us=0) for each in (*frozen, *delivered, *dropped)] == [
+        Appended(0, 0, 0, 0, True, None)
+    ] * 3
 
 
 async def test_messages_that_arrive_together_fill_batches_to_the_brim(hand: Hand) -> None:

@@ -99,7 +99,7 @@ async def test_only_ids_count_in_a_batch_that_outlives_the_window(any_store: Val
         (first,) = await hand.append("k", "m1", payload=b'{"a":1}')
         await _windows_pass(any_store, SHORT_MS, 2)
 
-        outcomes = await hand.append("k", '{"a":1}', str(first.deadline_ms - LONG_MS))
+        outcomes = await hand.append("k", '{"a":1}', str(first.received_us))
 
         assert [(outcome.duplicate, outcome.size) for outcome in outcomes] == [(False, 2), (False, 3)]
 

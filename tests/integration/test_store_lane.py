@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ from tests.support.valkey import ValkeyServer
 CAUGHT_S = 1.2
 """Within this time a caller that a sudden hang catches must have its answer."""
 AT_ONCE_S = 0.3
+
+
+@pytest.fixture
+async def hand(any_store: ValkeyServer) -> AsyncIterator[Hand]:
+    """A hand on one server: a lane knows of no more."""
+    async with connected(any_store) as store:
+        yield Hand(any_store, store)
 
 
 async def _away(store: ValkeyStore) -> str:

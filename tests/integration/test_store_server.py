@@ -25,12 +25,12 @@ class Told:
 
     def __init__(self, *acknowledged: Entry) -> None:
         self.acknowledged: Sequence[Entry] = acknowledged
-        self.events: list[str | int] = []
+        self.events: list[str | tuple[int, int]] = []
 
     def watch(self, store: ValkeyStore) -> None:
         """Join it as the composition root does."""
         store.unreplayed = lambda: self.acknowledged
-        store.on_replayed = self.events.append
+        store.on_replayed = lambda count, added: self.events.append((count, added))
         store.on_changed = lambda: self.events.append("changed")
 
 
