@@ -21,26 +21,24 @@ from actors.core import rendering, retry, signing, trace
 from actors.core.ids import partition_of
 from actors.core.outcome import Answered, Failed
 from actors.core.policy import Policy
+from actors.egress_ports import Egress, OutboundRequest, Withheld
 from actors.ownership import Ownership
 from actors.ports import (
     Attempt,
     Claim,
     Claimed,
     DeliveryStore,
-    Egress,
     Fenced,
     Journal,
     Meters,
     Next,
     NothingOpen,
-    OutboundRequest,
     Overloaded,
     Poisoned,
     Ready,
     Release,
     Settle,
     StoreAway,
-    Withheld,
 )
 from actors.runtime.clock import Clock
 from actors.runtime.supervisor import Supervisor

@@ -6,12 +6,11 @@ Times that end in `_ms` are Unix milliseconds of the *store's* clock when they n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Protocol, TypeVar
 
 from msgspec import Meta, Struct
 
-from actors.core.outcome import Answered, Failed
 from actors.core.policy import Reason
 
 
@@ -305,6 +304,7 @@ class PartitionStore(Protocol):
     async def hand_over(self, moves: Sequence[tuple[int, int, str]]) -> Sequence[Owner | Fenced]:
         """Make each `(partition, own epoch, node)` the node's; gives who holds each afterwards."""
         ...
+
     async def sweep(
         self, partitions: Sequence[int], ahead_ms: int, limit: int, skip: Mapping[int, int]
     ) -> tuple[Sequence[DueBatch], Sequence[Ready]]: ...
@@ -316,34 +316,6 @@ class FirstWins(Protocol):
 
     async def begin(self, scope: str, fingerprint: bytes, ttl_ms: int) -> bytes | None: ...
     async def finish(self, scope: str, fingerprint: bytes, answer: bytes, ttl_ms: int) -> bytes: ...
-
-
-def _always() -> bool:
-    return True
-
-
-class OutboundRequest(Struct, frozen=True, kw_only=True):
-    """One POST to a webhook: body and headers go out as they are. `timeout_s` bounds the whole exchange; `may_start`
-    is asked right before the first byte is written."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-    body: bytes
-    timeout_s: float
-    may_start: Callable[[], bool] = _always
-
-
-class Withheld(Struct, frozen=True):
-    """Nothing was sent: when the connection stood, `may_start` said no."""
-
-
-class Egress(Protocol):
-    """The only way out to a webhook; every address is checked when it is dialled."""
-
-    async def send(self, request: OutboundRequest) -> Answered | Failed | Withheld:
-        """Send and read at most 64 KiB of the answer. Never raises for what the other side does."""
-        ...
 
 
 class Clock(Protocol):

@@ -22,6 +22,9 @@ AHEAD_MS = 600
 """Look-ahead: longer than two periods, so that one late sweep still finds everything before its time."""
 ROWS_MAX = 16
 """Rows of a kind and partition a sweep: a backlog is worked off in bites that don't stall the loop."""
+CROWDED_ROWS_MAX = 4096
+"""Rows of all crowded partitions together, in the sweep after one that found them so: where other nodes take the
+messages it is the sweep that finds most batches, and 16 a look would close no more than 64 of a partition a second."""
 CENSUS_EVERY = 8
 
 
@@ -39,17 +42,21 @@ class Sweeper:
         self._woken = asyncio.Event()
         self.census = Census(0, 0, 0)
         """How much waited in this node's partitions at the last look."""
+        self._rows = ROWS_MAX
         self._skip: dict[int, int] = {}
         """Ready rows of a partition that the next sweep passes over, because their hosts had no room."""
 
     async def run_once(self) -> tuple[int, int]:
         """Sweep the partitions this node holds; gives how many batches and deliveries it found. Raises StoreAway."""
-        batches, ready = await self._store.sweep(self._ownership.held(), AHEAD_MS, ROWS_MAX, self._skip)
+        rows = self._rows
+        batches, ready = await self._store.sweep(self._ownership.held(), AHEAD_MS, rows, self._skip)
         self._buffers.heard(batches)
-        self._offer(ready)
+        self._offer(ready, rows)
+        crowded = sum(found >= rows for found in Counter(batch.partition for batch in batches).values())
+        self._rows = max(ROWS_MAX, CROWDED_ROWS_MAX // crowded) if crowded else ROWS_MAX
         return len(batches), len(ready)
 
-    def _offer(self, ready: Sequence[Ready]) -> None:
+    def _offer(self, ready: Sequence[Ready], rows: int) -> None:
         """Offer what is ready. Where a host has no room for its rows the next sweep looks behind them, and begins
         anew at the end: a host with a long backlog neither hides the others nor is asked about row by row."""
         seen = Counter(delivery.partition for delivery in ready)
@@ -57,7 +64,7 @@ class Sweeper:
         self._skip = {
             partition: self._skip.get(partition, 0) + count
             for partition, count in refused.items()
-            if seen[partition] >= ROWS_MAX
+            if seen[partition] >= rows
         }
 
     async def run(self, clock: Clock, meters: Meters, journal: Journal) -> None:

@@ -10,8 +10,9 @@ from aiohttp import web
 
 from actors.adapters.valkey.identity import StoreUnfit
 from actors.adapters.valkey.store import ValkeyStore
+from actors.egress_ports import Egress
 from actors.loop_lag import watch_loop
-from actors.ports import Egress, StoreAway
+from actors.ports import StoreAway
 from router.composition import ABOUT, Parts
 from router.edge.openapi import freeze
 from router.edge.server import EdgeRunner

@@ -28,12 +28,13 @@ from actors.core.addresses import Guard
 from actors.core.ids import IdSource
 from actors.deliveries import Deliveries
 from actors.desk import Desk
+from actors.egress_ports import Egress
 from actors.forwarding import Forwarding, Neighbours
 from actors.handover import Handover
 from actors.membership import Membership
 from actors.node_ports import NodeRecord
 from actors.ownership import Ownership
-from actors.ports import Egress, Entry
+from actors.ports import Entry
 from actors.runtime.clock import LoopClock
 from actors.runtime.supervisor import Supervisor
 from actors.sweeper import Sweeper

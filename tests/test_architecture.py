@@ -255,6 +255,7 @@ def key_table(source: Source) -> Iterator[str]:
 CORE = ("actors/core/**.py",)
 ADAPTERS = ("actors/adapters/**.py",)
 WAYS_OUT = ("actors/adapters/http/**.py", "router/cli*.py")
+PORTS = ("actors.ports", "actors.node_ports", "actors.egress_ports")
 ROOTS = ("router/composition.py", "router/app.py", "router/engine.py")
 RULES = (
     Rule("core is pure and imports only core", CORE, imports_only("actors.core", *PURE_LIBRARIES)),
@@ -262,9 +263,9 @@ RULES = (
     Rule("ports know only core", ("actors/ports.py",), imports_only("actors.core", *PURE_LIBRARIES)),
     Rule("the runtime knows no domain", ("actors/runtime/**.py",), of_ours_only("actors.runtime", "actors.ports")),
     Rule("actors know no router and no adapter", ("actors/*.py",), imports_none("router", "actors.adapters")),
-    Rule("adapters know only ports and core", ADAPTERS, of_ours_only("actors.ports", "actors.core", "actors.adapters")),
+    Rule("adapters know only ports and core", ADAPTERS, of_ours_only(*PORTS, "actors.core", "actors.adapters")),
     Rule("one root sees adapters", ("router/**.py",), imports_none("actors.adapters"), but=ROOTS),
-    Rule("the edge knows no resource", ("router/edge/**.py",), imports_none("router.api", "router.app")),
+    Rule("the edge knows no resource", ("router/edge/**.py",), imports_none("router.api", "router.app", "router.composition")),
     Rule("nothing imports its tests", CODE, imports_none("tests")),
     Rule("only adapters speak to a store", CODE, imports_none(*STORE_LIBRARIES), but=ADAPTERS),
     Rule("actors speak no HTTP and no metrics", ("actors/**.py",), imports_none(*EDGE_LIBRARIES), but=WAYS_OUT),

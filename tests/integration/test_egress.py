@@ -16,7 +16,7 @@ from actors.core.addresses import Guard
 from actors.core.outcome import Answered, Failed
 from actors.core.policy import Webhook
 from actors.core.signing import Dispatch, delivery_headers
-from actors.ports import OutboundRequest
+from actors.egress_ports import OutboundRequest
 from tests.support.behaviours import OK, Hang, Reply, Reset, redirect
 from tests.support.child import ROOT
 from tests.support.sink import Sink

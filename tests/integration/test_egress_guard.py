@@ -20,7 +20,7 @@ from actors.adapters.http.dialing import GuardedResolver, system_lookup
 from actors.adapters.http.egress import UNREACHABLE, HttpEgress
 from actors.core.addresses import Guard, parse_networks
 from actors.core.outcome import Answered, Failed
-from actors.ports import OutboundRequest
+from actors.egress_ports import OutboundRequest
 from tests.support.behaviours import Reply
 from tests.support.sink import Sink
 from tests.support.until import until

@@ -15,7 +15,7 @@ from actors.adapters.http import egress as egress_module
 from actors.adapters.http.egress import ANSWER_BYTES_MAX, HttpEgress
 from actors.core.addresses import Guard
 from actors.core.outcome import Answered, Failed
-from actors.ports import OutboundRequest
+from actors.egress_ports import OutboundRequest
 from tests.support.behaviours import Drip, Flood, GzipBomb, Hang, Raw, Reply, Reset
 from tests.support.sink import Sink
 

@@ -17,7 +17,8 @@ from actors.attempt import DeliveryRules, Tools
 from actors.core.outcome import Answered, Failed
 from actors.core.partition import dedupe_id, locate
 from actors.core.policy import BufferOptions, Policy, Reason, Webhook
-from actors.ports import Counter, Entry, Gauge, Histogram, OutboundRequest, Withheld
+from actors.egress_ports import OutboundRequest, Withheld
+from actors.ports import Counter, Entry, Gauge, Histogram
 from actors.runtime.supervisor import Supervisor
 from tests.support.until import passing
 from tests.support.virtual_time import VirtualClock

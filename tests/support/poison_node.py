@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from actors.core.outcome import Answered, Failed
-from actors.ports import Egress, OutboundRequest, Withheld
+from actors.egress_ports import Egress, OutboundRequest, Withheld
 from router.app import Node
 from router.lifecycle import run
 from router.settings import Settings, load

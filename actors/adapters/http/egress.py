@@ -21,7 +21,7 @@ import aiohttp
 from actors.adapters.http.dialing import GuardedResolver, Lookup, guarded_sockets, system_lookup
 from actors.core.addresses import Guard
 from actors.core.outcome import Answered, Failed
-from actors.ports import OutboundRequest, Withheld
+from actors.egress_ports import OutboundRequest, Withheld
 
 CONNECT_S = 3.0
 """Lookup, TCP and TLS together."""
