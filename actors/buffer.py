@@ -19,6 +19,8 @@ from actors.runtime.actor import Actor
 
 RETRY_CLOSE_S = 0.25
 """Pause before a close is tried again when the store was away: the sweep would find the batch, this is sooner."""
+CLOCKS_APART_S = 0.1
+"""How much later than a sweep says a timer may be without being set anew: more than any answer is on its way."""
 
 
 Flushed = ClosedBatch | NothingOpen | Fenced
@@ -29,6 +31,11 @@ class Open(Struct, frozen=True, gc=False):
 
     deadline_ms: int
     due_at: float
+
+    def due_in_time(self, deadline_ms: int, due_at: float) -> bool:
+        """Whether a batch of which this is heard now is known and will be woken for in time. It will not when this
+        node's clock stood still, or the store's has jumped since."""
+        return self.deadline_ms == deadline_ms and self.due_at <= due_at + CLOCKS_APART_S
 
 
 class Stored(Struct, frozen=True, gc=False):
@@ -114,7 +121,7 @@ def decide(  # noqa: PLR0911  one answer for each message
         case Stored(outcome):
             return _stored(state, outcome, now)
         case Heard(deadline_ms, due_at):
-            if state is not None and state.deadline_ms == deadline_ms:
+            if state is not None and state.due_in_time(deadline_ms, due_at):
                 return state, ()
             return Open(deadline_ms, due_at), (Arm(due_at),)
         case DeadlineReached():

@@ -173,12 +173,13 @@ class Buffers:
         for batch in due:
             if not self._ownership.epoch(batch.partition):
                 continue
+            due_at = now + batch.due_in_ms / 1000
             buffer = self._buffers.get(batch.kid)
-            if buffer is not None and buffer.state is not None and buffer.state.deadline_ms == batch.deadline_ms:
+            if buffer is not None and buffer.state and buffer.state.due_in_time(batch.deadline_ms, due_at):
                 continue
             if not self._quarantine.holds(batch.kid):
                 buffer = self._buffer(batch.kid, batch.partition)
-                self._dispatcher.tell(buffer, Heard(batch.deadline_ms, now + batch.due_in_ms / 1000))
+                self._dispatcher.tell(buffer, Heard(batch.deadline_ms, due_at))
 
     async def drained(self) -> None:
         """Wait until everything that was asked has been answered by the store."""
