@@ -1,0 +1,17 @@
+"""Rigs by the name that a row's setup gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.rig import Rig
+from tests.chaos.rig_machines import MachineRig
+from tests.chaos.rig_sentinel import SentinelRig
+from tests.chaos.rows import Row
+
+KINDS: dict[str, type[Rig]] = {"one store": Rig, "machines": MachineRig, "sentinel": SentinelRig}
+
+
+def rig_of(row: Row, directory: Path) -> Rig:
+    """The rig that a row wants, not started."""
+    return KINDS[row.setup.rig](directory, row)
