@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.bench import store_costs
 from tests.bench.load import LoadResult, LoadSpec
 from tests.bench.messages import MessageSpec
 from tests.bench.rig import Rig, as_json
@@ -92,6 +93,25 @@ async def test_a_closed_connection_is_an_error_and_is_not_used_again(tmp_path: P
     assert (result.ok, result.sent, result.errors) == (49, 50, 1)
 
 
+async def test_connections_are_dealt_out_to_all_ports(tmp_path: Path) -> None:
+    """Each of several servers gets its share of the same run, and every message is sent once."""
+    came = [0, 0, 0]
+
+    def counting(number: int) -> Answer:
+        async def fine(_: int, writer: asyncio.StreamWriter) -> None:
+            came[number] += 1
+            writer.write(OK)
+
+        return fine
+
+    async with answering(counting(0)) as one, answering(counting(1)) as two, answering(counting(2)) as three:
+        spec = LoadSpec(port=one, more_ports=(two, three), message=MESSAGE, count=90, connections=6)
+        result = await load(spec, tmp_path)
+
+    assert (result.ok, sum(came)) == (90, 90)
+    assert min(came) > 0
+
+
 async def test_the_pace_is_kept(tmp_path: Path) -> None:
     """An open loop sends rate × seconds requests, spread over that time."""
 
@@ -127,3 +147,14 @@ async def test_the_sink_counts_holds_and_lets_go() -> None:
         assert not await sink.arrived(7, 0.05)
         for answer in answers:
             answer.release()
+
+
+async def test_the_unit_costs_are_those_of_a_store_that_did_the_work() -> None:
+    """A small run on a real store: every figure is there and none is absurd."""
+    costs = await store_costs.measure(open_batches=300, messages=640, rounds=2)
+
+    assert 300 < costs.open_batch_bytes < 4000
+    assert 20 < costs.dedupe_bytes < 500
+    assert costs.further_message_bytes < costs.open_batch_bytes < 2 * costs.waiting_bytes
+    assert 5 < costs.message_commands < 30
+    assert min(costs.beat_us, costs.look_us, costs.sweep_us, costs.node_beat_us, costs.delivered_bytes) > 0

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from actors.core.partition import locate
 from actors.ports import Appended, Claimed, Close, ClosedBatch, Fenced, NotDue, NothingOpen
-from tests.support.store import HOST, IDS, LONG_MS, Hand, dump, entry, flat, keys_in, store_ms
+from tests.support.store import HOST, IDS, LONG_MS, Hand, dump, entry, flat, keys_in, store_ms, stored
 
 OTHER_POLICY = b'{"webhook":{"url":"https://example.net/other"},"buffer":{"key":"k"}}'
 
@@ -84,7 +84,7 @@ async def test_many_messages_in_one_call_are_answered_each_in_its_place(hand: Ha
     other = next(key for key in ("a", "b", "c") if locate(key)[1] != locate("k")[1])
     names = [("k", "m1"), (other, "m1"), ("k", "m2"), ("k", "m1"), ("k", "m3"), (other, "m2"), (other, "m1")]
 
-    outcomes = await hand.store.batches.append([entry(key, name, max_size=2) for key, name in names])
+    outcomes = stored(await hand.store.batches.append([entry(key, name, max_size=2) for key, name in names]))
 
     assert [(outcome.size, outcome.duplicate, outcome.closed is not None) for outcome in outcomes] == [
         (1, False, False),

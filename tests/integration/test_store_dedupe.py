@@ -6,7 +6,7 @@ import pytest
 
 from actors.core.partition import locate
 from actors.ports import Entry
-from tests.support.store import IDS, LONG_MS, Hand, connected, entry, key_names, store_ms
+from tests.support.store import IDS, LONG_MS, Hand, connected, entry, key_names, store_ms, stored
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
@@ -86,7 +86,7 @@ async def test_an_open_batch_that_outlives_the_window_knows_its_own_ids(
         await store.batches.append(messages)
         await _windows_pass(any_store, SHORT_MS, 5)
 
-        again = [(await store.batches.append([message]))[0] for message in messages]
+        again = [stored(await store.batches.append([message]))[0] for message in messages]
 
         assert [(outcome.duplicate, outcome.size) for outcome in again] == [(True, 2), (True, 2)]
         assert await Hand(any_store, store).open_ids("k") == ["m0", "m1"]

@@ -33,7 +33,19 @@ from actors.ports import (
     Poisoned,
     WrongState,
 )
-from tests.support.store import HOST, IDS, Hand, all_deliveries, all_open, connected, dump, entry, keys_in, ready_now
+from tests.support.store import (
+    HOST,
+    IDS,
+    Hand,
+    all_deliveries,
+    all_open,
+    connected,
+    dump,
+    entry,
+    keys_in,
+    ready_now,
+    stored,
+)
 from tests.support.valkey import ValkeyServer
 
 PARTITION = 77
@@ -156,7 +168,7 @@ class StoreMachine(RuleBasedStateMachine):
             fresh = again is None or not accepted
             name = f"m{len(accepted)}-{number}" if fresh else accepted[(again or 0) % len(accepted)]
             entries.append(entry(key, name, name.encode().ljust(size), **chosen))
-        for sent, outcome in zip(entries, self.run(self.store.batches.append(entries)), strict=True):
+        for sent, outcome in zip(entries, stored(self.run(self.store.batches.append(entries))), strict=True):
             self.appended(sent, outcome)
 
     def appended(self, sent: Entry, outcome: Appended) -> None:

@@ -275,11 +275,13 @@ class MemoryStore:
 
         def perform() -> tuple[Sequence[DueBatch], Sequence[Ready]]:
             now, held = self.now_ms(), set(partitions)
-            due = [
-                DueBatch(batch.entry.partition, kid, batch.deadline_ms, max(batch.deadline_ms - now, 0))
-                for kid, batch in self.open.items()
-                if batch.deadline_ms <= now + ahead_ms and batch.entry.partition in held
-            ]
+            due: list[DueBatch] = []
+            near: Counter[int] = Counter()
+            for kid, batch in sorted(self.open.items(), key=lambda row: row[1].deadline_ms):
+                at = batch.entry.partition
+                if batch.deadline_ms <= now + ahead_ms and at in held and near[at] < limit:
+                    near[at] += 1
+                    due.append(DueBatch(at, kid, batch.deadline_ms, max(batch.deadline_ms - now, 0)))
             ready = [
                 Ready(of.partition, name, of.batch.entry.host, max(at - now, 0))
                 for name, at in sorted(self.ready.items(), key=lambda row: row[1])

@@ -212,8 +212,7 @@ class Hand:
 
     async def append(self, key: str, *message_ids: str, **changes: Any) -> list[Appended]:
         """Append messages in one call."""
-        outcomes = await self.store.batches.append([entry(key, name, **changes) for name in message_ids])
-        return [there(outcome) for outcome in outcomes]
+        return stored(await self.store.batches.append([entry(key, name, **changes) for name in message_ids]))
 
     async def close(
         self, key: str, deadline_ms: int | None = None, reason: Reason = "manual", batch_id: str | None = None
@@ -228,7 +227,9 @@ class Hand:
             reason=reason,
             batch_id=batch_id or IDS.delivery_id(partition),
         )
-        return there((await self.store.batches.close([wish]))[0])
+        (answer,) = await self.store.batches.close([wish])
+        assert not isinstance(answer, StoreAway), answer
+        return answer
 
     async def frozen(self, key: str, *message_ids: str, **changes: Any) -> str:
         """Append messages and freeze their batch; gives the delivery's id."""
@@ -244,7 +245,9 @@ class Hand:
 
     async def claim(self, delivery_id: str) -> Claimed | Poisoned | Next | NothingOpen | Fenced:
         """Take a delivery for one attempt."""
-        return there((await self.store.deliveries.work([await self.named(delivery_id)]))[0])
+        (answer,) = await self.store.deliveries.work([await self.named(delivery_id)])
+        assert not isinstance(answer, StoreAway), answer
+        return answer
 
     async def make_due(self, delivery_id: str) -> None:
         """Let the time pass that a ready delivery waits for. Writes nothing when it waits for none."""
@@ -267,7 +270,9 @@ class Hand:
     ) -> Claimed | Poisoned | Next | NothingOpen | Fenced:
         """Write how an attempt ended."""
         outcome = await self.outcome(delivery_id, attempt, status, retry_in_ms)
-        return there((await self.store.deliveries.work([outcome]))[0])
+        (answer,) = await self.store.deliveries.work([outcome])
+        assert not isinstance(answer, StoreAway), answer
+        return answer
 
     async def outcome(self, delivery_id: str, attempt: int, status: str, retry_in_ms: int = 0) -> Settle:
         """How an attempt ended, under the epoch held."""
@@ -292,7 +297,9 @@ class Hand:
         """Give a delivery back, or put it off."""
         partition = partition_of(delivery_id)
         wish = Release(partition=partition, epoch=await self.epoch(partition), delivery_id=delivery_id, in_ms=in_ms)
-        return there((await self.store.deliveries.release([wish]))[0])
+        (answer,) = await self.store.deliveries.release([wish])
+        assert not isinstance(answer, StoreAway), answer
+        return answer
 
     async def requeue(self, delivery_id: str) -> Next | WrongState | NothingOpen | Fenced:
         """Try again because somebody asked."""
@@ -323,11 +330,11 @@ class Hand:
         return Claim(partition=partition, epoch=await self.epoch(partition), delivery_id=delivery_id)
 
 
-def there(answer: T | StoreAway) -> T:
-    """The answer of a store that is there."""
-    if isinstance(answer, StoreAway):
-        raise answer
-    return answer
+def stored(outcomes: Sequence[Appended | StoreAway]) -> list[Appended]:
+    """The outcomes of appends that all were done."""
+    done = [outcome for outcome in outcomes if not isinstance(outcome, StoreAway)]
+    assert len(done) == len(outcomes), outcomes
+    return done
 
 
 def ready_now(delivery_id: str) -> Ready:

@@ -11,8 +11,9 @@ from actors.attempt import STORE_PAUSE_S, Attempts, InHand
 from actors.core.outcome import Answered, Failed
 from actors.core.policy import Policy
 from actors.core.rendering import render
+from actors.egress_ports import OutboundRequest
 from actors.ownership import Ownership
-from actors.ports import Attempt, Claim, Fenced, OutboundRequest, Overloaded, Ready, Release, Settle, Status
+from actors.ports import Attempt, Claim, Fenced, Overloaded, Ready, Release, Settle, Status
 from tests.support.doubles import OK, REFUSED, RULES, Stage, Webhooks, make_entry, make_policy, observed, value
 from tests.support.memory_store import CRASHES_MAX, LATENCY_S, NODE, Delivery, MemoryStore, hold_everything
 from tests.support.until import passing

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from actors.core.policy import Message
+from tests.bench import scaling
+from tests.bench import spread as spread_on_paper
 from tests.bench.baseline import ANSWER
 from tests.bench.figures import Turn, at_least, at_most, percentile, ratios, spread
 from tests.bench.lateness import WAITS, lateness
@@ -116,3 +118,29 @@ def test_the_tables_show_what_was_measured_beside_what_was_asked() -> None:
     assert [figure.met for figure in figures] == [None, None, False]
     assert "| accept ÷ baseline | 0.60 (0.60 … 0.60) | ≥ 0.70 | NO |" in markdown(figures)
     assert "NO" in table(figures)
+
+
+def test_what_three_nodes_cost_is_a_multiple_of_one() -> None:
+    """By the CPU of a message, turn by turn; asked of the default setting alone."""
+    turns = {
+        scaling.ONE: [turn(100, 1.0), turn(50, 1.0)],
+        scaling.DIRECT: [turn(80, 1.0), turn(40, 1.0)],
+        scaling.FORWARD: [turn(50, 1.0), turn(25, 1.0)],
+    }
+
+    direct, forward = scaling.figures(turns)[-2:]
+
+    assert (direct.measured, direct.met) == ("1.25 (1.25 … 1.25)", True)
+    assert (forward.measured, forward.met) == ("2.00 (2.00 … 2.00)", None)
+
+
+def test_partitions_that_move_are_those_of_the_node_that_came_or_went() -> None:
+    """The share is of all partitions; a simulated cluster has as many shares as partitions."""
+    found = spread_on_paper.shares(4, 256, trials=2)
+
+    assert spread_on_paper.moved(("a", "b", "b", "c"), ("a", "b", "d", "d")) == 0.5
+    assert 1 <= found.busiest.low <= found.busiest.high < 2
+    assert found.idle.high == 0
+    assert 0.1 < found.joining < 0.3
+    assert 0.15 < found.leaving < 0.35
+    assert spread_on_paper.busiest_shard(1) == 1

@@ -111,6 +111,21 @@ async def test_a_backlog_is_worked_off_in_bites() -> None:
 
 
 @in_virtual_time
+async def test_many_batches_of_one_partition_that_others_stored_close_in_time() -> None:
+    """Nobody rang for them, because the sweep was to see them in time; and it does, all that fall due together."""
+    async with Stage() as stage:
+        rig = await rig_of(stage)
+        rig.run()
+        keys = (f"k{number}" for number in count())
+        mine = [next(key for key in keys if locate(key)[1] == 3) for _ in range(20 * ROWS_MAX)]
+        began = stage.clock.monotonic()
+        await rig.store.append([make_entry(key, wait_ms=3000, host=f"{key}.example") for key in mine])
+        await passing(6.0)
+        assert len(rig.webhooks.times()) == len(mine)
+        assert max(rig.webhooks.times()) - began < 3.0 + PERIOD_S
+
+
+@in_virtual_time
 async def test_a_dead_hosts_backlog_hides_nobody() -> None:
     """Many rows of a host that hangs are in front of another host's in the same partition, waiting in its line."""
     async with Stage() as stage:
