@@ -150,7 +150,7 @@ class Deliveries:
         be on its way. Raises StoreAway."""
         orphans = {name for name in claimed if not self._attempts.has_in_hand(name)}
         lasting, self._orphans = orphans & self._orphans, orphans
-        for name in lasting:
+        for name in sorted(lasting):
             await self._attempts.give_back(name)
 
     async def drain(self, within_s: float) -> None:

@@ -39,6 +39,8 @@ class Ownership:
         self._meters = meters
         self._epochs = [0] * PARTITIONS
         self._owners = [NOBODY] * PARTITIONS
+        self._looked: Sequence[Owner] = self._owners.copy()
+        """What the last look read."""
         self._leaving: dict[int, int] = {}
         """Partitions that are being given away, and their epochs: nothing is begun there, what was begun may end."""
         self._seen = 0
@@ -94,13 +96,22 @@ class Ownership:
 
     async def look(self, alive: frozenset[str], leaving: frozenset[str] = frozenset()) -> Taken:
         """Learn who owns what, and take what is this node's among the living; those that are `leaving` still own what
-        they have not given back. Raises StoreAway."""
+        they have not given back. Raises StoreAway.
+
+        Who lives was read before: a node that came since may own something already. An owner that does not live is
+        believed in when it was the owner at the last look; else there is a next one.
+        """
         self.look_wanted.clear()
         try:
             owners = await self._store.owners(range(PARTITIONS))
             self._learn(owners)
             known = [epoch or self._leaving.get(partition, 0) for partition, epoch in enumerate(self._epochs)]
-            taken = await self._take(to_take(self.node, alive, leaving, owners, known))
+            before, self._looked = self._looked, owners
+            wanted = to_take(self.node, alive, leaving, owners, known)
+            certain = [(at, owner) for at, owner in wanted if owner.node in ("", self.node) or owner == before[at]]
+            taken = await self._take(certain)
+            if len(certain) < len(wanted):
+                self.look_wanted.set()
         except BaseException:
             self.look_wanted.set()
             raise

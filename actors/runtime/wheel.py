@@ -32,7 +32,8 @@ class Wheel(Generic[Item]):
     def __init__(self, clock: Clock, on_due: Callable[[Item], None]) -> None:
         self._clock = clock
         self._on_due = on_due
-        self._slots: dict[float, set[Item]] = {}
+        self._slots: dict[float, dict[Item, None]] = {}
+        """Each slot's items, in the order in which they were armed: a set's would be another in each process."""
         self._order: list[float] = []
         self._timer: Timer | None = None
         self._next = math.inf
@@ -50,19 +51,19 @@ class Wheel(Generic[Item]):
                 slot = (number + 1) * FINE_S
         items = self._slots.get(slot)
         if items is None:
-            self._slots[slot] = {item}
+            self._slots[slot] = {item: None}
             heapq.heappush(self._order, slot)
             if slot < self._next:
                 self._schedule(slot, slot + EARLY_S)
         else:
-            items.add(item)
+            items[item] = None
         return slot
 
     def disarm(self, item: Item, slot: float) -> None:
         """Forget the item; nothing happens when the slot has already gone."""
         items = self._slots.get(slot)
         if items is not None:
-            items.discard(item)
+            items.pop(item, None)
 
     def __len__(self) -> int:
         return sum(len(items) for items in self._slots.values())
@@ -82,7 +83,7 @@ class Wheel(Generic[Item]):
                 items = self._slots[self._order[0]]
                 while items and left:
                     left -= 1
-                    self._on_due(items.pop())
+                    self._on_due(items.popitem()[0])
                 if items:
                     break
                 del self._slots[heapq.heappop(self._order)]

@@ -61,13 +61,23 @@ class _Forbidden(aiohttp.ClientError):
 
 
 class _GuardedRequest(aiohttp.ClientRequest):
-    """Asks once more whether it may go, when the connection stands: a process can be frozen while it connects."""
+    """Asks whether it may go right before its first byte is written: a process can be frozen while it connects, and
+    between any two turns of its loop. A head waits in memory for its body, and the body is written by a task of its
+    own, in a later turn; the loop hands what is written to the kernel at once."""
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        """Write the request."""
+        """Hand the request to its connection."""
         if not _may_start.get()():
             raise _Forbidden
         return await super().send(conn)
+
+    async def write_bytes(self, writer: Any, conn: Any, content_length: int | None = None) -> None:
+        """Write head and body, or nothing."""
+        if _may_start.get()():
+            await super().write_bytes(writer, conn, content_length)
+        else:
+            conn.protocol.set_exception(_Forbidden())
+            conn.close()
 
 
 class HttpEgress:
