@@ -329,8 +329,8 @@ def test_the_table_of_options_is_the_structs() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    """Each value that ARCHITECTURE names is the one that holds."""
-    limits = rows(marked(ARCHITECTURE, "limits"))
+    """Each value that OPERATIONS names is the one that holds."""
+    limits = rows(marked(read("OPERATIONS.md"), "limits"))
     wrong = {}
     for name, value, _ in limits:
         path, _, attribute = name.strip("`").partition(":")
