@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from socket import socket
 
@@ -16,6 +17,7 @@ from actors.ports import StoreAway
 from router.composition import ABOUT, Parts
 from router.edge.openapi import freeze
 from router.edge.server import EdgeRunner
+from router.listening import CannotListen
 from router.node_place import node_place
 from router.settings import Settings
 
@@ -45,8 +47,7 @@ class Node(Parts):
             self.supervisor.service(name, run)
         await self._store_reached()
         await self.http.start()
-        place = node_place(self.settings, self._store_url)
-        await self.listener.start(place.host, place.port, place.advertised)
+        await self._open_to_peers()
         await self.membership.run_once()
         self.supervisor.service("membership", self.membership.run)
         self.supervisor.service("handover", self.handover.run)
@@ -85,6 +86,14 @@ class Node(Parts):
         await self.listener.aclose()
         await self.supervisor.stop()
         await self.http.aclose()
+
+    async def _open_to_peers(self) -> None:
+        place = node_place(self.settings, self._store_url)
+        try:
+            await self.listener.start(place.host, place.port, place.advertised)
+        except OSError as error:
+            why = os.strerror(error.errno or 0).lower()
+            raise CannotListen(f"NODE_URL: cannot listen on {place.host} port {place.port}: {why}") from None
 
     async def _leave(self) -> None:
         """Give the partitions back as they become idle, and the name last."""

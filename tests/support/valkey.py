@@ -8,6 +8,7 @@ a loopback port on request.
 from __future__ import annotations
 
 import platform
+import random
 import shutil
 import socket
 import sys
@@ -43,12 +44,20 @@ def redis_binary() -> Path | None:
     return Path(found) if found else None
 
 
+PORTS = (10_000, 32_000)
+"""Below those that Linux gives to outgoing connections: between this look and a program's bind one could take it."""
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on right now, and that no outgoing connection will be given."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class ValkeyServer:
@@ -128,10 +137,12 @@ class ValkeyServer:
     def cut_aof(self, last_bytes: int) -> None:
         """Lose the last bytes of the stopped engine's AOF, as a crash of the machine within the second would."""
         assert self.child.exit_code is not None, "only a stopped store can lose its tail"
-        newest = max(self.directory.glob("appendonlydir/*.incr.aof"), key=lambda file: file.stat().st_mtime)
-        size = newest.stat().st_size
-        with newest.open("r+b") as aof:
-            aof.truncate(max(0, size - last_bytes))
+        with self._newest_aof().open("r+b") as aof:
+            aof.truncate(max(0, self.aof_bytes() - last_bytes))
+
+    def aof_bytes(self) -> int:
+        """How long the engine's AOF is now: what is acknowledged has been written to it."""
+        return self._newest_aof().stat().st_size
 
     def command(self, *words: str | bytes | int | float) -> object:
         """Run one command and return its answer (text decoded), over a connection of its own."""
@@ -155,6 +166,9 @@ class ValkeyServer:
         if self._child is not None:
             self._child.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _newest_aof(self) -> Path:
+        return max(self.directory.glob("appendonlydir/*.incr.aof"), key=lambda file: file.stat().st_mtime)
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
