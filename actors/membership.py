@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from actors.core.membership import DEAD_AFTER_S, Seen, View, next_look_in, observe
+from actors.core.membership import ACTS_S, BEAT_S, DEAD_AFTER_S, Seen, View, next_look_in, observe
 from actors.node_ports import MembershipStore, NodeEvent, NodeRecord, NodeReplaced
 from actors.ownership import Ownership
 from actors.ports import Journal, Meters, StoreAway
@@ -21,6 +21,8 @@ from actors.runtime.clock import Clock
 
 AWAY_S = 0.1
 """Until the next try while the store is away."""
+WAKES_S = 0.9 * BEAT_S
+"""Between the two looks of a node that overslept. Longer than another one takes from finding it dead to acquiring."""
 LOOK_S = DEAD_AFTER_S
 """Who owns what is looked at this often even when nothing seems to have changed."""
 EVENTS_KEPT_MAX = 64
@@ -55,6 +57,7 @@ class Membership:
         self._beats = 0
         self._sent = 0
         self._left = False
+        self._woken_at = float("-inf")
         self._looked_at = float("-inf")
         self._events: deque[NodeEvent] = deque(maxlen=EVENTS_KEPT_MAX)
         self.leaving = False
@@ -111,12 +114,24 @@ class Membership:
         for died in {record.node for record in view.dead} - {record.node for record in before.dead}:
             self._remember(view.seen[died])
             self.note("found dead", other=died)
+        doubtful = overslept and self._is_doubtful(sent)
         changed = view.alive != before.alive or self._ownership.look_wanted.is_set()
         stale = sent - self._looked_at > LOOK_S or not self._ownership.settled(view.alive | view.leaving)
         if (overslept or changed or stale) and not self.leaving:
             await self._look(sent)
-        if self._beats > 1 or self._sent == 1:  # else the first sign may stand in the store since an earlier try
+        # A node that leaves does not look: once it has overslept it is through. And a first sign that was sent twice
+        # may stand in the store since the earlier try.
+        if not (doubtful or (overslept and self.leaving)) and (self._beats > 1 or self._sent == 1):
             self._ownership.beaten(sent)
+
+    def _is_doubtful(self, sent: float) -> bool:
+        """Whether others may have found this node dead, and be about to take what it still holds: before it acts again
+        it looks a second time, a beat later."""
+        if len(self._view.seen) < 2 or not self._ownership.held():  # noqa: PLR2004  itself, and somebody
+            return False
+        if sent - self._woken_at > ACTS_S:
+            self._woken_at = sent
+        return sent - self._woken_at < WAKES_S
 
     async def run(self) -> None:
         """Beat until this node has left. A service."""

@@ -360,6 +360,7 @@ class Meters(Protocol):
     loop_lag_seconds: Histogram
     store_restarts: Counter
     replayed: Counter
+    repaired: Counter
     fenced: Counter
     actor_restarts: Counter
     quarantined: Gauge

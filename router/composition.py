@@ -193,6 +193,7 @@ class Parts:
     def _replayed(self, count: int, added: int) -> None:
         self.metrics.store_restarts.inc()
         self.metrics.replayed.inc(count)
+        self.metrics.repaired.inc(added)
         detail = f"what was acknowledged lately is written again; {added} messages had been lost"
         self.membership.note("store restarted", count=count, detail=detail)
 

@@ -25,6 +25,10 @@ class StoreView(Protocol):
     @property
     def connected(self) -> bool: ...
     @property
+    def usable(self) -> bool: ...
+    @property
+    def unfit(self) -> Exception | None: ...
+    @property
     def server(self) -> Server | None: ...
     @property
     def refusal(self) -> str: ...
@@ -70,8 +74,8 @@ class Status:
             reasons.append("stopping")
         if not self.started:
             reasons.append("starting")
-        if not self._store.connected:
-            reasons.append("the store is away")
+        if not self._store.usable:
+            reasons.append(str(self._store.unfit or "the store is away"))
         elif self.started and self._ownership.beat_late():
             reasons.append("its signs of life do not reach the store in time")
         if self._store.refusal:

@@ -139,6 +139,9 @@ class Metrics:
         self.replayed: ports.Counter = self._counter(
             "buzon_messages_replayed", "Acknowledged messages written again after the store restarted."
         )
+        self.repaired: ports.Counter = self._counter(
+            "buzon_rollback_repairs", "Acknowledged messages that a store had lost and got back from here."
+        )
         self.fenced: ports.Counter = self._counter(
             "buzon_fenced_writes", "Writes refused because another node owns the partition."
         )

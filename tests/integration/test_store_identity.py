@@ -63,6 +63,15 @@ async def test_nodes_that_start_together_agree(own_valkey: ValkeyServer) -> None
     assert dump(own_valkey) == before
 
 
+async def test_the_record_is_written_once(own_valkey: ValkeyServer) -> None:
+    """Two nodes that both found nothing do not take each other's away."""
+    async with connected(own_valkey) as store:
+        before = dump(own_valkey)
+        await store.cold.script(store._scripts["identity"], ["buzon:cfg"], ["cluster", "another", "secret", "another"])
+
+    assert dump(own_valkey) == before
+
+
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [

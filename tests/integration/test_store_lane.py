@@ -14,7 +14,7 @@ from actors.adapters.valkey.wire import StoreRefused
 from actors.core.partition import locate
 from actors.ports import Claim, Settle, StoreAway
 from tests.support.proxy import Proxy
-from tests.support.store import IDS, LOG, Hand, connected, entry, flat, made, running, when_back
+from tests.support.store import IDS, LOG, Hand, connected, entry, flat, made, running, stored, when_back
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
@@ -307,3 +307,27 @@ async def test_calls_under_way_when_scripts_are_forgotten_are_done_once_each(han
 
         assert sorted(outcome.size for outcome in answers) == list(range(1, 31))
         assert sorted(await hand.open_ids(f"k{round_}")) == sorted(names)
+
+
+async def test_a_slow_network_is_no_reason_to_stay_away(valkey: ValkeyServer, tmp_path: Path) -> None:
+    """Three tenths of a second there and back: the store is reached, used in order, and reached again after a cut."""
+    async with Proxy(valkey, tmp_path / "p") as proxy:
+        proxy.delay_s = 0.15
+        store = made(proxy.url)
+        async with running(store):
+            for turn in range(2):
+                await until(lambda: store.connected, 8, what="the store's lanes")
+                appends = []
+                for number in range(20):
+                    appends.append(asyncio.ensure_future(store.batches.append([entry("k", f"{turn}-{number:02}")])))
+                    await asyncio.sleep(0)
+                assert [outcome.size for (outcome,) in map(stored, await asyncio.gather(*appends))] == [
+                    20 * turn + number + 1 for number in range(20)
+                ]
+                proxy.cut()
+                await until(lambda: not store.hot.up.is_set(), what="the cut")
+
+    async with connected(valkey) as store:
+        batch = await store.batches.peek("k")
+        assert batch is not None
+        assert [name for name, _, _ in batch.messages] == [f"{turn}-{n:02}" for turn in range(2) for n in range(20)]

@@ -17,25 +17,29 @@ from msgspec import Struct
 
 from actors.adapters.valkey import store as adapter
 from actors.adapters.valkey.scripts import Script, load_all
+from actors.node_ports import NodeReplaced
 from actors.ports import StoreAway
 from tests.integration import (
     test_store_batches,
     test_store_dedupe,
     test_store_deliveries,
+    test_store_identity,
     test_store_lists,
     test_store_model,
     test_store_partitions,
     test_store_records,
+    test_store_replay,
     test_store_server,
 )
 from tests.support.store import Hand, connected
 from tests.support.valkey import ValkeyServer
 
 BATCHES, DEDUPE, DELIVERIES = test_store_batches, test_store_dedupe, test_store_deliveries
+IDENTITY, REPLAY = test_store_identity, test_store_replay
 LISTS, PARTITIONS, RECORDS, SERVER = test_store_lists, test_store_partitions, test_store_records, test_store_server
 WRITES = {write.name: write for write in PARTITIONS.WRITES}
-NOTICED = (AssertionError, pytest.fail.Exception, StoreAway)
-"""How a test says no; StoreAway where the store refuses what it must not."""
+NOTICED = (AssertionError, pytest.fail.Exception, StoreAway, NodeReplaced)
+"""How a test says no; the last two where the store refuses what it must not."""
 FENCE = "if fence then return fence end"
 HEAD = "if first then redis.call('ZADD', p .. 'ready', now, id) end"
 
@@ -48,13 +52,17 @@ class Mutant(Struct, frozen=True):
     put: str
     law: Callable[..., Any]
     extra: dict[str, Any] = {}
+    also: tuple[tuple[str, str], ...] = ()
+    """More of the same, where two checks stand in for each other."""
 
     def scripts(self) -> dict[str, Script]:
         """All scripts, this one among them."""
         scripts = load_all()
         text = scripts[self.script].source.decode()
-        assert self.taken in text, "the script has changed; so must its mutant"
-        source = text.replace(self.taken, self.put).encode()
+        for taken, put in ((self.taken, self.put), *self.also):
+            assert taken in text, "the script has changed; so must its mutant"
+            text = text.replace(taken, put)
+        source = text.encode()
         sha = hashlib.sha1(source, usedforsecurity=False).hexdigest()
         return scripts | {self.script: Script(self.script, source, sha)}
 
@@ -72,29 +80,11 @@ MUTANTS = {
     "release without its fence": _fence("release", "release ready"),
     "requeue without its fence": _fence("requeue", "requeue dead"),
     "discard without its fence": _fence("discard", "discard pending"),
-    "resign without its fence": Mutant(
-        "resign", "if not fence then", "if true then", PARTITIONS.test_giving_up_under_an_old_epoch_changes_nothing
-    ),
     "a fence that looks at the name": Mutant(
         "claim",
         "if own[1] == epoch then",
         "if own[2] == 'node-1' then",
         PARTITIONS.test_the_owner_itself_is_refused_under_its_older_epoch,
-    ),
-    "acquire without comparing": Mutant(
-        "acquire", "stored ~= expected", "false", PARTITIONS.test_of_two_that_reach_for_a_partition_one_gets_it
-    ),
-    "an epoch from the clock alone": Mutant(
-        "acquire",
-        "tonumber(stored) + 1, ",
-        "",
-        PARTITIONS.test_an_epoch_is_above_the_stored_one_the_highest_seen_and_the_time,
-    ),
-    "an epoch that forgets what was seen": Mutant(
-        "acquire",
-        ", tonumber(ARGV[2]) + 1",
-        "",
-        PARTITIONS.test_an_epoch_is_above_the_stored_one_the_highest_seen_and_the_time,
     ),
     "a take-over that leaves what was in hand": Mutant(
         "acquire", "ipairs(busy)", "ipairs({})", PARTITIONS.test_the_new_owner_takes_over_what_was_in_hand
@@ -160,8 +150,8 @@ MUTANTS = {
     ),
     "claimed by two": Mutant(
         "claim",
-        "redis.call('ZREM', p .. 'ready', id) == 0",
-        "redis.call('ZREM', p .. 'ready', id) < 0",
+        "  redis.call('ZREM', p .. 'ready', id)\n",
+        "",
         DELIVERIES.test_a_delivery_is_claimed_by_one,
     ),
     "a claim that is not counted": Mutant(
@@ -227,6 +217,30 @@ MUTANTS = {
     "a full store that cannot be emptied": Mutant(
         "settle", " flags=allow-oom", "", SERVER.test_a_full_store_takes_no_message_but_can_be_emptied
     ),
+    "a replay that puts everything at the end": Mutant(
+        "restore",
+        "before - 2)) > at do",
+        "before - 2)) > 9e99 do",
+        REPLAY.test_messages_of_a_key_keep_their_order_whoever_had_them,
+    ),
+    "a replay that adds what is known": Mutant(
+        "restore",
+        "recent, dedupe) == 0",
+        "recent, dedupe) < 0",
+        REPLAY.test_messages_of_a_key_keep_their_order_whoever_had_them,
+    ),
+    "a replay that is refused when memory is full": Mutant(
+        "restore", " flags=allow-oom", "", SERVER.test_a_full_server_takes_back_what_it_had_acknowledged
+    ),
+    "a replay that overfills batches": Mutant(
+        "reclose",
+        "if not count then return 0 end",
+        "if true then return 0 end",
+        REPLAY.test_batches_that_fill_up_again_close_in_order_and_are_not_overfilled,
+    ),
+    "an identity that is written over": Mutant(
+        "identity", "== 1 then return {0}", "== 2 then return {0}", IDENTITY.test_the_record_is_written_once
+    ),
 }
 
 NOTICED_BY_THE_MODEL = (
@@ -245,10 +259,16 @@ async def test_a_check_that_is_missing_is_noticed(
     own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """By the test that is there for it."""
-    monkeypatch.setattr(adapter, "load_all", MUTANTS[name].scripts)
+    await noticed(MUTANTS[name], own_valkey, monkeypatch)
+
+
+async def noticed(mutant: Mutant, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call a mutant's law, which must say no to it."""
+    scripts = mutant.scripts()  # here: a mutant that has no place any more is no mutant that was noticed
+    monkeypatch.setattr(adapter, "load_all", lambda: scripts)
 
     with pytest.raises(NOTICED):
-        await _call(MUTANTS[name], own_valkey)
+        await _call(mutant, server)
 
 
 async def _call(mutant: Mutant, server: ValkeyServer) -> None:
@@ -258,14 +278,15 @@ async def _call(mutant: Mutant, server: ValkeyServer) -> None:
         async with connected(server) as store:
             await mutant.law(hand=Hand(server, store), **mutant.extra)
     else:
-        servers = {fixture: server for fixture in ("any_store", "own_store") if fixture in wanted}
+        servers = {fixture: server for fixture in ("any_store", "own_store", "own_valkey") if fixture in wanted}
         await mutant.law(**servers, **mutant.extra)
 
 
 @pytest.mark.parametrize("name", NOTICED_BY_THE_MODEL)
 def test_the_model_notices_too(valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Without being told where to look."""
-    monkeypatch.setattr(adapter, "load_all", MUTANTS[name].scripts)
+    scripts = MUTANTS[name].scripts()
+    monkeypatch.setattr(adapter, "load_all", lambda: scripts)
     bounds = settings(
         max_examples=100, stateful_step_count=30, deadline=None, derandomize=True, phases=[Phase.generate]
     )

@@ -10,8 +10,10 @@ from msgspec import Struct
 
 from actors.core.ids import partition_of
 from actors.core.partition import PARTITIONS, locate
-from actors.ports import Census, DueBatch, Fenced, Next, Owner, Ready
-from tests.support.store import HOST, Hand, dump, keys_in, ready_now, store_ms
+from actors.ports import Census, ClosedBatch, DueBatch, Fenced, Next, Owner, Ready
+from tests.support.store import HOST, Hand, connected, dump, keys_in, ready_now, store_ms
+from tests.support.until import until
+from tests.support.valkey import ValkeyServer
 
 KEY = "k"
 PARTITION = locate(KEY)[1]
@@ -59,6 +61,25 @@ async def test_of_two_that_reach_for_a_partition_one_gets_it(hand: Hand) -> None
     assert dump(hand.server) == before
 
 
+async def test_two_nodes_that_reach_for_everything_share_it_without_overlap(own_valkey: ValkeyServer) -> None:
+    """Each over its own connection, in the same moment, again and again: of each partition exactly one gets it, and
+    both are told the same."""
+    async with connected(own_valkey) as one, connected(own_valkey) as other:
+        for _ in range(10):
+            seen = await one.partitions.owners(range(PARTITIONS))
+            wanted = [(partition, owner.epoch) for partition, owner in enumerate(seen)]
+            calls = [
+                store.partitions.acquire(node, 0, chunk)
+                for chunk in (wanted[start : start + 8] for start in range(0, PARTITIONS, 8))
+                for store, node in ((one, "node-1"), (other, "node-2"))
+            ]
+            answers = await asyncio.gather(*calls)
+            assert answers[::2] == answers[1::2]
+            told = [owner for answer in answers[::2] for owner in answer]
+            assert await one.partitions.owners(range(PARTITIONS)) == told
+            assert all(owner.epoch > before.epoch for owner, before in zip(told, seen, strict=True))
+
+
 async def test_all_partitions_are_taken_in_one_call(hand: Hand) -> None:
     """Those that are another's stay so, the rest is ours."""
     await hand.store.partitions.acquire("node-2", 0, [(7, 0)])
@@ -102,6 +123,79 @@ async def test_the_new_owner_takes_over_what_was_in_hand(hand: Hand) -> None:
     again = await other.claimed(fresh)
     assert again.attempt == 2
     assert (await other.claimed(failed)).failures == 1
+
+
+async def test_a_planned_move_makes_another_node_the_owner(hand: Hand) -> None:
+    """Under a new epoch, so the one before is fenced from that moment on; the new owner takes it under its own."""
+    (before,) = await hand.take(PARTITION)
+    (kept,) = await hand.take((PARTITION + 1) % PARTITIONS)
+
+    (given,) = await hand.store.partitions.hand_over([(PARTITION, before, "node-2")])
+
+    assert isinstance(given, Owner)
+    assert given.node == "node-2"
+    assert given.epoch > before
+    assert await hand.store.partitions.owners([PARTITION, (PARTITION + 1) % PARTITIONS]) == [
+        given,
+        Owner(kept, "node-1"),
+    ]
+    await hand.append(KEY, "m1")
+    assert await hand.close(KEY) == Fenced(given.epoch, "node-2")
+    other = Hand(hand.server, hand.store, "node-2")
+    (taken,) = await other.take(PARTITION)
+    assert taken > given.epoch
+    assert isinstance(await other.close(KEY), ClosedBatch)
+    assert await hand.store.partitions.hand_over([]) == []
+
+
+async def test_a_move_under_an_old_epoch_is_refused_and_changes_nothing(hand: Hand) -> None:
+    """Each of the partitions for itself; under the name of the present owner too."""
+    first, second, third = (PARTITION, (PARTITION + 1) % PARTITIONS, (PARTITION + 2) % PARTITIONS)
+    await hand.frozen(KEY, "m1")
+    (old, good, other_old) = await hand.take(first, second, third)
+    (now,) = await Hand(hand.server, hand.store, "node-2").take(first)
+    (again,) = await hand.take(third)
+    before = dump(hand.server)
+
+    answers = await hand.store.partitions.hand_over(
+        [(first, old, "node-3"), (third, other_old, "node-3"), (second, 0, "node-3")]
+    )
+
+    assert answers == [Fenced(now, "node-2"), Fenced(again, "node-1"), Fenced(good, "node-1")]
+    assert dump(hand.server) == before
+    mixed = await hand.store.partitions.hand_over([(first, old, "node-3"), (second, good, "node-3")])
+    assert [type(answer) for answer in mixed] == [Fenced, Owner]
+
+
+async def test_a_moves_epoch_is_above_the_stored_one_and_the_time(hand: Hand) -> None:
+    """As an acquired one is: it never repeats, whatever went back."""
+    (first,) = await hand.take(1)
+    await until(lambda: _is_past(hand, first), what="a later time")
+    before = await store_ms(hand.server)
+    (given,) = await hand.store.partitions.hand_over([(1, first, "node-2")])
+    assert first + 1 < before * 1000 <= given.epoch <= await store_ms(hand.server) * 1000 + 1000
+
+    (high,) = await hand.store.partitions.acquire("node-1", HIGH, [(1, given.epoch)])
+    assert await hand.store.partitions.hand_over([(1, high.epoch, "node-2")]) == [Owner(HIGH + 2, "node-2")]
+
+
+async def _is_past(hand: Hand, epoch: int) -> bool:
+    return await store_ms(hand.server) * 1000 > epoch + 1
+
+
+async def test_what_was_in_hand_at_a_move_may_start_again(hand: Hand) -> None:
+    """A claim that came in just before: it is ready for the new owner, and its outcome is refused to the old one."""
+    fresh, waiting = [await hand.frozen(key, "m1") for key in keys_in(PARTITION, 2)]
+    await hand.claimed(waiting)
+    await hand.settle(waiting, 1, "retrying", retry_in_ms=60_000)
+    await hand.claimed(fresh)
+
+    await hand.store.partitions.hand_over([(PARTITION, hand.epochs[PARTITION], "node-2")])
+
+    assert [ready.delivery_id for ready in await hand.ready(PARTITION)] == [fresh]
+    assert (await hand.record(fresh)).status == "pending"
+    assert (await hand.store.partitions.census([PARTITION])).claimed == ()
+    assert isinstance(await hand.settle(fresh, 1, "delivered"), Fenced)
 
 
 class Write(Struct, frozen=True):
@@ -165,6 +259,18 @@ async def test_a_write_under_an_old_epoch_is_refused_and_changes_nothing(hand: H
     answer = await write.attempt(hand, names)
 
     assert answer == Fenced(epoch, "node-2")
+    assert dump(hand.server) == before
+
+
+@pytest.mark.parametrize("write", WRITES, ids=lambda write: write.name)
+async def test_a_write_after_a_planned_move_is_refused_and_changes_nothing(hand: Hand, write: Write) -> None:
+    """From the moment of the move on, also before the new owner has come."""
+    names = await _every_state(hand)
+    (given,) = await hand.store.partitions.hand_over([(PARTITION, hand.epochs[PARTITION], "node-2")])
+    before = dump(hand.server)
+
+    assert await write.attempt(hand, names) == Fenced(given.epoch, "node-2")
+
     assert dump(hand.server) == before
 
 

@@ -86,6 +86,7 @@ class TallyMeters:
         self.loop_lag_seconds: Histogram = Tally()
         self.store_restarts: Counter = Tally()
         self.replayed: Counter = Tally()
+        self.repaired: Counter = Tally()
         self.fenced: Counter = Tally()
         self.actor_restarts: Counter = Tally()
         self.quarantined: Gauge = Tally()
@@ -130,7 +131,7 @@ class JournalLines:
 class Webhooks:
     """The other side of egress. `answers` of a host are used up in order, then `default` holds; each takes `took_s`.
 
-    A host that is `refusing` never answers; `connecting_s` passes before a request may go, and is asked whether it may."""
+    A host that is `refusing` never answers. A request is asked whether it may start after `connecting_s`."""
 
     def __init__(self) -> None:
         self.default: Answered | Failed = OK

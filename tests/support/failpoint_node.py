@@ -2,6 +2,7 @@
 
 `BUZON_FAILPOINT=name:action[@n][,…]`. The name is a step in `STEPS`; the action is `kill` (SIGKILL to ourselves),
 `stop:MS` (the whole process freezes that long) or `raise`. With `@n` only the n-th time counts, else every time.
+`BUZON_FAILPOINT=@/path` arms nothing yet: what the file says then is armed at each SIGUSR1, instead of what was.
 Composes the same node as production and wraps the ports it is given.
 """
 
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from actors.ports import Claim, Claimed, ClosedBatch, Settle
@@ -94,6 +96,10 @@ class Failpoints:
         """The step has been reached."""
         if (failpoint := self._armed.get(step)) is not None:
             failpoint.hit()
+
+    def arm(self, armed: Mapping[str, Failpoint]) -> None:
+        """Arm these from now on, and no others."""
+        self._armed = armed
 
     def armed(self, step: str) -> bool:
         """Whether anything happens at that step."""
@@ -177,14 +183,16 @@ def wrap_egress(egress: object, points: Failpoints) -> Any:
     return Wrapped(egress, {"send": send})
 
 
-def node_with(points: Failpoints) -> NodeFactory:
-    """Makes the node that production makes, with the failpoints in its ports."""
+def node_with(points: Failpoints, later: Path | None = None) -> NodeFactory:
+    """Makes the node that production makes, with the failpoints in its ports. `later`: the file to arm them from."""
 
     def into(store: Any) -> None:
         store.batches = wrap_store(store.batches, points)
         store.deliveries = wrap_store(store.deliveries, points)
 
     def make(configured: Settings, store_url: str, on_fatal: Callable[[str], None]) -> Node:
+        if later is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: points.arm(parse(later.read_text())))
         return Node(configured, store_url, on_fatal, into, lambda egress: wrap_egress(egress, points))
 
     return make
@@ -192,8 +200,10 @@ def node_with(points: Failpoints) -> NodeFactory:
 
 def main() -> int:
     """Serve like `python -m router serve`, with the failpoints of the environment."""
-    points = Failpoints(parse(os.environ.get("BUZON_FAILPOINT", "")))
-    return run(load(os.environ).settings, node_with(points))
+    given = os.environ.get("BUZON_FAILPOINT", "")
+    later = Path(given[1:]) if given.startswith("@") else None
+    points = Failpoints({} if later else parse(given))
+    return run(load(os.environ).settings, node_with(points, later))
 
 
 if __name__ == "__main__":

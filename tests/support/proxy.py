@@ -23,6 +23,8 @@ class Proxy:
         self.heard: list[bytes] = []
         self.swallowing = False
         """While true, what the store answers goes nowhere."""
+        self.delay_s = 0.0
+        """How long everything is on its way, in each direction."""
         self._server = server
         self._path = socket_path
         self._listener: asyncio.Server | None = None
@@ -56,14 +58,20 @@ class Proxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await _read(reader):
             self.heard.append(data)
-            writer.write(data)
+            self._pass_on(writer, data)
         writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await _read(reader):
             if not self.swallowing:
-                writer.write(data)
+                self._pass_on(writer, data)
         writer.close()
+
+    def _pass_on(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if self.delay_s:
+            asyncio.get_running_loop().call_later(self.delay_s, writer.write, data)
+        else:
+            writer.write(data)
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:

@@ -150,6 +150,7 @@ def _content(client: Any, name: bytes) -> object:
         "list": ("LRANGE", 0, -1),
         "set": ("SMEMBERS",),
         "zset": ("ZRANGE", 0, -1, "WITHSCORES"),
+        "stream": ("XRANGE", "-", "+"),
     }
     verb, *rest = reads[kind]
     content: object = client.execute_command(str(verb), name, *rest)

@@ -51,7 +51,7 @@ PORTS = (10_000, 32_000)
 def free_port() -> int:
     """A loopback port that nobody listens on right now, and that no outgoing connection will be given."""
     while True:
-        port = random.randrange(*PORTS)
+        port = random.randrange(*PORTS)  # noqa: S311  any will do
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -23,6 +23,8 @@ class ValkeyCluster:
 
     def __init__(self, binary: Path | None = None, node_timeout_ms: int = 2000) -> None:
         self.members = tuple(ValkeyServer(binary, tcp=True) for _ in BORDERS[1:])
+        self.replicas: list[ValkeyServer] = []
+        self._bus_ports: dict[ValkeyServer, int] = {}
         self._binary = binary
         self._node_timeout_ms = node_timeout_ms
 
@@ -47,9 +49,10 @@ class ValkeyCluster:
         """Start one server, or start it again."""
         options = {
             "cluster-enabled": "yes",
-            "cluster-port": free_port(),
+            "cluster-port": self._bus_ports.setdefault(member, free_port()),
             "cluster-node-timeout": self._node_timeout_ms,
             "cluster-announce-ip": "127.0.0.1",
+            "repl-diskless-sync-delay": 0,
             "cluster-require-full-coverage": "no",
             "cluster-allow-replica-migration": "no",
         }
@@ -59,9 +62,7 @@ class ValkeyCluster:
         """Make a server known to the cluster."""
         first = self.members[0]
         if member is not first:
-            bus_port = first.command("CONFIG", "GET", "cluster-port")
-            assert isinstance(bus_port, dict)
-            member.command("CLUSTER", "MEET", "127.0.0.1", first.port, bus_port["cluster-port"])
+            member.command("CLUSTER", "MEET", "127.0.0.1", first.port, self._bus_ports[first])
 
     def wait_until_ok(self, members: Iterable[ValkeyServer], known: int = len(BORDERS) - 1) -> None:
         """Wait until each of the members finds the cluster well and knows so many servers."""
@@ -70,6 +71,32 @@ class ValkeyCluster:
             with member.client() as client:
                 while not _is_ok(client.execute_command("CLUSTER", "INFO"), known):
                     assert monotonic() < ends_at, "the cluster did not form"
+
+    def add_replica(self, primary: ValkeyServer) -> ValkeyServer:
+        """Start a replica of a master, and wait until it is in step."""
+        replica = ValkeyServer(self._binary, tcp=True)
+        self.replicas.append(replica)
+        self.start_member(replica)
+        self.join(replica)
+        self.wait_until_ok((*self.members, replica), len(self.members) + len(self.replicas))
+        replica.command("CLUSTER", "REPLICATE", str(primary.command("CLUSTER", "MYID")))
+        ends_at = monotonic() + START_S
+        with replica.client() as client:
+            while client.info("replication").get("master_link_status") != "up":
+                assert monotonic() < ends_at, "the replica is not in step"
+        return replica
+
+    def move(self, key: str, to: ValkeyServer) -> None:
+        """Move the slot of a key to another master, as Redis' own tool does."""
+        slot, at = key_slot(key.encode()), self.of(key)
+        here, there = str(at.command("CLUSTER", "MYID")), str(to.command("CLUSTER", "MYID"))
+        to.command("CLUSTER", "SETSLOT", slot, "IMPORTING", here)
+        at.command("CLUSTER", "SETSLOT", slot, "MIGRATING", there)
+        while keys := at.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            assert isinstance(keys, list)
+            at.command("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+        for member in (to, at, *self.members):
+            member.command("CLUSTER", "SETSLOT", slot, "NODE", there)
 
     def of(self, key: str) -> ValkeyServer:
         """The server that a new cluster keeps a key on."""
@@ -84,7 +111,7 @@ class ValkeyCluster:
 
     def close(self) -> None:
         """End it and forget its data."""
-        for member in self.members:
+        for member in (*self.members, *self.replicas):
             member.close()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from actors.core.partition import PARTITIONS
+from actors.core.refusals import CannotStart
 from router.settings import load
 from router.status import Status
 
@@ -15,7 +16,13 @@ from router.status import Status
 def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
     """A node that is ready but for `changes`."""
     parts = {"connected": True, "held": range(PARTITIONS), "started": True, "draining": False, "late": False, **changes}
-    store: Any = SimpleNamespace(connected=parts["connected"], server=None, refusal=parts.get("refusal", ""))
+    store: Any = SimpleNamespace(
+        connected=parts["connected"],
+        usable=parts["connected"],
+        unfit=parts.get("unfit"),
+        server=None,
+        refusal=parts.get("refusal", ""),
+    )
     ownership: Any = SimpleNamespace(held=lambda: parts["held"], beat_late=lambda: parts["late"])
     status = Status(load({}).settings, store, ownership, lambda: echo_age_s)
     status.started, status.draining = parts["started"], parts["draining"]
@@ -29,6 +36,7 @@ def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
         ({"draining": True}, ["stopping"]),
         ({"started": False, "held": ()}, ["starting"]),
         ({"connected": False}, ["the store is away"]),
+        ({"connected": False, "unfit": CannotStart("the store is empty")}, ["the store is empty"]),
         ({"refusal": "OOM command not allowed"}, ["the store refuses to write: OOM command not allowed"]),
         ({"held": ()}, []),
         ({"late": True}, ["its signs of life do not reach the store in time"]),

@@ -22,7 +22,7 @@ from actors.adapters.valkey.cluster_runner import ClusterRunner
 from actors.adapters.valkey.dialling import Address, Dialler, StoreUrl
 from actors.adapters.valkey.greeting import Greeter
 from actors.adapters.valkey.keys import CONFIG, OWNERS
-from actors.adapters.valkey.lane import CONNECT_DEADLINE_S
+from actors.adapters.valkey.lane import HANDSHAKE_DEADLINE_S
 from actors.adapters.valkey.question import ask_all
 from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.shard import Shard
@@ -31,11 +31,12 @@ from actors.core.partition import PARTITIONS
 from actors.ports import StoreAway
 
 PERIOD_S = 1.0
-AWAY_PERIOD_S = 0.2
+AWAY_PERIOD_S = 0.4
 PAUSE_S = 0.05
 """Between two looks, however much moves."""
 SLOTS = tuple(key_slot(owner.encode()) for owner in OWNERS)
 """The slot of each partition."""
+NOWHERE = "no server of the cluster is known"
 HOME_SLOT = key_slot(CONFIG.encode())
 _QUESTIONS = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
 
@@ -64,6 +65,7 @@ class Cluster:
         self._jitter = jitter
         self._shards: dict[Address, Shard] = {}
         self._slots: list[Shard | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._view: View | None = None
         self._covered = False
         """Whether every slot that is of interest has a master."""
         self._lanes: dict[Address, list[asyncio.Task[None]]] = {}
@@ -71,6 +73,8 @@ class Cluster:
         self._looked: asyncio.Future[None] | None = None
         self._nowhere = Shard(self.connect, greeter, jitter, frozenset(), False)
         """Stands for a server that nobody knows; its lanes never run."""
+        for lane in (self._nowhere.hot, self._nowhere.cold):
+            lane.why_down = NOWHERE
         self.runner = ClusterRunner(self, scripts)
         self.speaker = self
 
@@ -113,7 +117,7 @@ class Cluster:
         for address, shard in self._shards.items():
             if shard.up:
                 return self._dialler.dial(address)
-        raise NotConnected("no server of the cluster is known")
+        raise NotConnected(NOWHERE)
 
     def services(self) -> Sequence[Service]:
         """All lanes, and the watch, in one."""
@@ -128,8 +132,10 @@ class Cluster:
             while True:
                 self._wanted.clear()
                 looked, self._looked = self._looked, None
-                if (view := await self._look()) is not None:
+                view = await self._look()
+                if view is not None and view != self._view:
                     self._arrange(view, group)
+                    self._view = view
                 if looked is not None and not looked.done():
                     looked.set_result(None)
                 await self._pause()
@@ -162,7 +168,8 @@ class Cluster:
         for address in (*self._shards, *self._seeds) if not known else ():
             try:
                 known.append(await self._asked(address))
-            except (RedisError, OSError, StoreAway):
+            except (RedisError, OSError, StoreAway) as error:
+                self._nowhere.hot.why_down = self._nowhere.cold.why_down = f"{NOWHERE}: {error}"
                 continue
             break
         return max(known, key=lambda view: view.epoch, default=None)
@@ -176,7 +183,7 @@ class Cluster:
     async def _asked(self, address: Address) -> View:
         connection = self._dialler.dial(address)
         try:
-            async with asyncio.timeout(CONNECT_DEADLINE_S):
+            async with asyncio.timeout(HANDSHAKE_DEADLINE_S):
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it without types
                 return _view(address, *await ask_all(connection, _QUESTIONS))
         finally:

@@ -18,7 +18,7 @@ from actors.adapters.valkey.keys import OWNERS
 from actors.adapters.valkey.lane import Lane
 from actors.adapters.valkey.runner import OfPartition, Runner, Transition
 from actors.adapters.valkey.scripts import Script
-from actors.adapters.valkey.shard import Shard
+from actors.adapters.valkey.shard import MOVED, Shard
 from actors.adapters.valkey.wire import Moved, Shifting
 from actors.ports import StoreAway
 
@@ -174,15 +174,16 @@ def _cold(shard: Shard) -> Lane:
     return shard.cold
 
 
-def _sent(call: Call) -> Awaitable[Any] | StoreAway:
+def _sent(call: Call) -> Awaitable[Any] | StoreAway | Moved:
+    lane = call.lane()
     try:
-        return call.run(call.lane())
+        return call.run(lane)
     except StoreAway as error:
-        return error
+        return Moved(MOVED) if lane.why_down == MOVED else error
 
 
-async def _outcome(sent: Awaitable[Any] | StoreAway) -> Any:
-    if isinstance(sent, StoreAway):
+async def _outcome(sent: Awaitable[Any] | StoreAway | Moved) -> Any:
+    if isinstance(sent, StoreAway | Moved):
         return sent
     try:
         return await sent

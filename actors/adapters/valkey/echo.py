@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from actors.adapters.valkey import bell
 from actors.adapters.valkey.keys import RESERVED_PREFIX
-from actors.adapters.valkey.lane import CONNECT_DEADLINE_S, RECONNECT_S_MAX, RECONNECT_S_MIN
+from actors.adapters.valkey.lane import RECONNECT_S_MAX, RECONNECT_S_MIN
 from actors.adapters.valkey.store import ValkeyStore
 from actors.adapters.valkey.topology import Speaker
 from actors.node_ports import Hint
@@ -27,6 +27,8 @@ from actors.ports import StoreAway
 
 PERIOD_S = 1.0
 LATE_S = 3.0
+GREETING_S = 1.0
+"""To connect and be greeted: half of that would never do on a network that takes 200 ms."""
 REFUSED_S = 0.1
 """Until the next try when the cold lane is down: a store that is back is soon known to be."""
 DIGITS_MAX = 18
@@ -127,7 +129,7 @@ class Echo:
         """Use one connection for as long as it echoes."""
         connection = self._connect()
         try:
-            async with asyncio.timeout(CONNECT_DEADLINE_S):
+            async with asyncio.timeout(GREETING_S):
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it without types
             writer = connection._writer
             if writer is not None:
@@ -138,7 +140,7 @@ class Echo:
 
     async def _say_while_heard(self, ear: Ear) -> None:
         either = asyncio.FIRST_COMPLETED
-        await asyncio.wait([ear.subscribed, ear.ended], timeout=CONNECT_DEADLINE_S, return_when=either)
+        await asyncio.wait([ear.subscribed, ear.ended], timeout=GREETING_S, return_when=either)
         opened_at = self._now()
         while ear.subscribed.done() and not ear.ended.done():
             late_in_s = max(opened_at, self._heard_at or 0.0) + LATE_S - self._now()

@@ -62,6 +62,8 @@ class Greeter:
         self._runs: list[str | None] = [None] * PARTITIONS
         """The run of a server that last had the partition."""
         self._identified = asyncio.Event()
+        self.shut: Callable[[str], None] = lambda _reason: None
+        """Ends every connection of the store; set once by the store."""
         self.unfit: StoreUnfit | None = None
 
     async def greet(
@@ -83,6 +85,8 @@ class Greeter:
         changed = await self._bring_back(connection, server.run_id, partitions)
         if home:
             self.unfit = None
+        elif self.unfit is not None:  # found out meanwhile, at home
+            raise StoreAway(str(self.unfit))
         return server, changed
 
     def opened(self) -> None:
@@ -93,6 +97,7 @@ class Greeter:
         """Note that the store must not be used; gives what its callers are told."""
         news = self.unfit is None and self._identity.cluster != ""
         self.unfit = why
+        self.shut(str(why))
         if news:
             self._hooks.on_unfit(str(why))
         return StoreAway(str(why))

@@ -19,6 +19,9 @@ from actors.adapters.valkey.wire import ScriptForgotten, Wire
 from actors.ports import StoreAway
 
 CONNECT_DEADLINE_S = 0.5
+HANDSHAKE_DEADLINE_S = 2.0
+"""From the first packet to the last word of AUTH and HELLO: several round trips, and a slow network is no reason to
+stay away. Callers do not wait for it."""
 REFUSAL_S = 3.0
 RECONNECT_S_MIN, RECONNECT_S_MAX = 0.05, 0.5
 
@@ -93,7 +96,7 @@ class Lane:
     async def _open(self) -> AbstractConnection:
         connection = self._connect()
         try:
-            async with asyncio.timeout(CONNECT_DEADLINE_S):
+            async with asyncio.timeout(HANDSHAKE_DEADLINE_S):
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it without types
             await self._greet(connection)
         except BaseException:

@@ -37,23 +37,26 @@ class Replay:
     async def run(self, connection: AbstractConnection, entries: Sequence[Entry], others: bool) -> int:
         """Bring the messages back, oldest first; gives how many had been lost. `others`: other nodes do so too."""
         lost: list[Entry] = []
+        known: list[Entry] = []
         for at in range(0, len(entries), REPLAY_MESSAGES):
-            lost += await self._restored(connection, entries[at : at + REPLAY_MESSAGES])
+            await self._restored(connection, entries[at : at + REPLAY_MESSAGES], lost, known)
         if others:
             await asyncio.sleep(TOGETHER_S)
-        for at in range(0, len(lost), REPLAY_MESSAGES):
-            await self._reclosed(connection, lost[at : at + REPLAY_MESSAGES])
+        # Known ones too: they may have come back with an attempt that did not get as far as this.
+        maybe_full = lost + known
+        for at in range(0, len(maybe_full), REPLAY_MESSAGES):
+            await self._reclosed(connection, maybe_full[at : at + REPLAY_MESSAGES])
         return len(lost)
 
-    async def _restored(self, connection: AbstractConnection, entries: Sequence[Entry]) -> list[Entry]:
+    async def _restored(
+        self, connection: AbstractConnection, entries: Sequence[Entry], lost: list[Entry], known: list[Entry]
+    ) -> None:
+        """Bring some messages back; notes which the server had lost and which it knew."""
         groups = self._grouped(entries)
         replies = await self._call(connection, self._scripts["restore"], groups, self._restore_arguments)
-        return [
-            entry
-            for group, added in zip(groups, replies, strict=True)
-            for entry, is_new in zip(group, added, strict=True)
-            if is_new
-        ]
+        for group, added in zip(groups, replies, strict=True):
+            for entry, is_new in zip(group, added, strict=True):
+                (lost if is_new else known).append(entry)
 
     async def _reclosed(self, connection: AbstractConnection, entries: Sequence[Entry]) -> None:
         """Close what is full. Each message that came back may have been the one that filled a batch."""

@@ -74,6 +74,8 @@ class Shard:
         except TimeoutError:
             raise StoreAway(self.hot.why_down) from None
         info = await info_of(connection)
+        if not self.hot.up.is_set():
+            raise StoreAway(self.hot.why_down)
         if self.server is None or info.get("run_id") != self.server.run_id or info.get("role") != "master":
             raise StoreAway("the store has changed")
 

@@ -50,6 +50,7 @@ class ValkeyStore(Hooks):
         replay = Replay(self._scripts, options.window_ms, apart=url.kind == "cluster")
         self._greeter = Greeter(self, self._identity, self._scripts, replay)
         self._topology = self._laid_out(url, options.client_name, jitter)
+        self._greeter.shut = self._shut
         runner = self._topology.runner
         self.batches = ValkeyBatches(runner, options.window_ms)
         self.deliveries = ValkeyDeliveries(runner, options.kept)
@@ -142,6 +143,8 @@ class ValkeyStore(Hooks):
     def reject(self, reason: str) -> None:
         """Nobody may use the store any more, until a greeting finds it fit again."""
         self._greeter.refuse(StoreUnfit(reason))
+
+    def _shut(self, reason: str) -> None:
         for shard in self._topology.shards:
             shard.drop(reason)
 

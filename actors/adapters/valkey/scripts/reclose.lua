@@ -20,6 +20,7 @@ end
 local function close(p, kid, wait, max_wait, max_size, max_bytes, id)
   local m = redis.call('HMGET', p .. 'm:' .. kid, 'n', 'b', 'k', 'p', 'h', 't', 'd')
   if not m[1] or (tonumber(m[1]) < max_size and tonumber(m[2]) < max_bytes) then return 0 end
+  if redis.call('EXISTS', p .. 'd:' .. id) == 1 then return 0 end
   local batch = p .. 'b:' .. kid
   local messages = redis.call('LRANGE', batch, 0, -1)
   local count, bytes = full(messages, max_size, max_bytes)
