@@ -254,12 +254,14 @@ class Owner(Struct, frozen=True):
 
 
 class Census(Struct, frozen=True):
-    """How much waits in the store, and which deliveries are claimed (the oldest hundred of each partition)."""
+    """How much waits in the store, and which deliveries are claimed (the oldest hundred of each partition).
+    `turned_back` names partitions whose server's clock was turned back since the last census, and by how many ms."""
 
     open_batches: int
     undelivered: int
     oldest_waiting_ms: int
     claimed: Sequence[str] = ()
+    turned_back: Mapping[int, int] = {}
 
 
 class BatchStore(Protocol):
@@ -309,6 +311,9 @@ class PartitionStore(Protocol):
         self, partitions: Sequence[int], ahead_ms: int, limit: int, skip: Mapping[int, int]
     ) -> tuple[Sequence[DueBatch], Sequence[Ready]]: ...
     async def census(self, partitions: Sequence[int]) -> Census: ...
+    async def turn_back(self, turned: Sequence[tuple[int, int, int]]) -> None:
+        """Move what is due later back by `(partition, own epoch, ms)`, as the server's clock was."""
+        ...
 
 
 class FirstWins(Protocol):

@@ -76,7 +76,7 @@ class Sweeper:
             try:
                 await self.run_once()
                 if turn % CENSUS_EVERY == 0:
-                    await self._census(meters)
+                    await self._census(meters, journal)
                 if away:
                     journal.info("store is back")
                 away = False
@@ -99,8 +99,13 @@ class Sweeper:
             return
         self._woken.clear()
 
-    async def _census(self, meters: Meters) -> None:
+    async def _census(self, meters: Meters, journal: Journal) -> None:
         census = self.census = await self._store.census(self._ownership.held())
+        if census.turned_back:
+            turned = [(at, self._ownership.epoch(at), ms) for at, ms in census.turned_back.items()]
+            journal.warning("the store's clock was turned back", by_ms=max(census.turned_back.values()))
+            await self._store.turn_back([each for each in turned if each[1]])
+            self.wake()
         meters.open_batches.set(census.open_batches)
         meters.oldest_waiting_seconds.set(census.oldest_waiting_ms / 1000)
         await self._deliveries.give_back_orphans(census.claimed)

@@ -131,6 +131,9 @@ class NodeStore:
         )
         return found
 
+    async def turn_back(self, turned: Sequence[tuple[int, int, int]]) -> None:
+        """Not simulated: a census here never says that the clock was turned back."""
+
     async def census(self, partitions: Sequence[int]) -> Census:
         """PartitionStore."""
         if not partitions:

@@ -307,6 +307,9 @@ class MemoryStore:
 
         return await self.faults.call("census", partitions, perform)
 
+    async def turn_back(self, turned: Sequence[tuple[int, int, int]]) -> None:
+        """PartitionStore. Its clock is never turned back."""
+
     def lose(self, partition: int, node: str = "node-2") -> None:
         """Another node takes a partition."""
         self.owned[partition] = Owner(self.owned[partition].epoch + 1, node)

@@ -22,7 +22,7 @@ CONNECT_DEADLINE_S = 0.5
 HANDSHAKE_DEADLINE_S = 2.0
 """From the first packet to the last word of AUTH and HELLO: several round trips, and a slow network is no reason to
 stay away. Callers do not wait for it."""
-REFUSAL_S = 3.0
+REFUSAL_S = 1.5
 RECONNECT_S_MIN, RECONNECT_S_MAX = 0.05, 0.5
 
 Greeting = Callable[[AbstractConnection], Awaitable[None]]

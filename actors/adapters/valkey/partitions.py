@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,18 @@ from actors.adapters.valkey.runner import Runner, Transition, present
 from actors.core.partition import PARTITIONS
 from actors.ports import Census, DueBatch, Fenced, Owner, Ready, StoreAway
 
+TURNED_MS_MIN = 1000
+"""Clocks are slewed, and that hurts nobody; one that goes back by more was set."""
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 NO_SKIP: Mapping[int, int] = MappingProxyType({})
+
+
+class _Turned(Struct, frozen=True):
+    """A partition of ours whose server's clock was turned back by `ms`."""
+
+    partition: int
+    epoch: int
+    ms: int
 
 
 class _Held(Struct, frozen=True):
@@ -31,6 +43,8 @@ class ValkeyPartitions:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._known = [Owner(0, "")] * PARTITIONS
+        self._ahead_ms: dict[int, float] = {}
+        """How far the clock of each partition's server is ahead of this machine's time since boot, at least."""
 
     async def owners(self, partitions: Sequence[int]) -> Sequence[Owner]:
         """Who holds each partition."""
@@ -105,15 +119,36 @@ class ValkeyPartitions:
     async def census(self, partitions: Sequence[int]) -> Census:
         """How much waits."""
         counted = Census(0, 0, 0)
-        for _, reply in present(await self._runner.spread("census", partitions, _prefixes)):
-            open_batches, undelivered, oldest_ms, claimed = reply
+        sent = time.clock_gettime(_CLOCK)
+        replies = present(await self._runner.spread("census", partitions, _prefixes))
+        received = time.clock_gettime(_CLOCK)
+        turned_back: dict[int, int] = {}
+        for asked, reply in replies:
+            open_batches, undelivered, oldest_ms, claimed, now_ms = reply
+            turned_back |= self._turned_back(asked, now_ms, sent, received)
             counted = Census(
                 counted.open_batches + open_batches,
                 counted.undelivered + undelivered,
                 max(counted.oldest_waiting_ms, oldest_ms),
                 (*counted.claimed, *(name.decode() for name in claimed)),
+                turned_back,
             )
         return counted
+
+    async def turn_back(self, turned: Sequence[tuple[int, int, int]]) -> None:
+        """Move what is due later back."""
+        await self._runner.each(_TURN_BACK, [_Turned(*each) for each in turned])
+
+    def _turned_back(self, asked: Sequence[int], now_ms: int, sent: float, received: float) -> dict[int, int]:
+        """By how many ms the clock of these partitions' server is behind what it must be at least, if by much. It told
+        its time between the question and the answer; a process that was frozen in between cannot tell when."""
+        turned = {}
+        for partition in asked:
+            was_ahead_ms = self._ahead_ms.get(partition, float("-inf"))
+            if was_ahead_ms - (now_ms - sent * 1000) > TURNED_MS_MIN:
+                turned[partition] = round(was_ahead_ms - (now_ms - sent * 1000))
+            self._ahead_ms[partition] = now_ms - received * 1000
+        return turned
 
 
 def _prefixes(partitions: Sequence[int]) -> list[Any]:
@@ -146,5 +181,14 @@ def _as_owner(answer: Owner | Fenced) -> Owner:
     return Owner(answer.epoch, answer.node)
 
 
+def _turns(turned: Sequence[_Turned]) -> list[Any]:
+    return [item for each in turned for item in (PREFIXES[each.partition], each.epoch, each.ms)]
+
+
+def _done(_turned: Sequence[_Turned], replies: Sequence[Any]) -> list[bool]:
+    return [reply[0] == b"OK" for reply in replies]
+
+
+_TURN_BACK = Transition("turn_back", _turns, _done)
 _RESIGN = Transition("resign", _epochs, _resigned)
 _HAND_OVER = Transition("hand_over", _moves, _owners_now)

@@ -33,6 +33,7 @@ NAMES = (
     "restore",
     "settle",
     "sweep",
+    "turn_back",
 )
 
 

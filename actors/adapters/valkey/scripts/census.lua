@@ -2,7 +2,7 @@
 -- How much waits, and how long the oldest has waited.
 -- include _partition
 -- KEYS  own of the first partition named    ARGV prefixes
--- Reply {open batches, undelivered batches, age in ms of the oldest undelivered batch, {claimed delivery, ...}}
+-- Reply {open batches, undelivered batches, age in ms of the oldest undelivered batch, {claimed delivery, ...}, now ms}
 local now = now_ms()
 local open, live, oldest = 0, 0, now
 local claimed = {}
@@ -16,4 +16,4 @@ for i = 1, #ARGV do
     for _, id in ipairs(redis.call('ZRANGE', p .. 'busy', 0, 99)) do claimed[#claimed + 1] = id end
   end
 end
-return {open, live, now - oldest, claimed}
+return {open, live, now - oldest, claimed, now}
