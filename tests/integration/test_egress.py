@@ -16,7 +16,7 @@ from actors.core.addresses import Guard
 from actors.core.outcome import Answered, Failed
 from actors.core.policy import Webhook
 from actors.core.signing import Dispatch, delivery_headers
-from actors.egress_ports import OutboundRequest
+from actors.egress_ports import OutboundRequest, Withheld
 from tests.support.behaviours import OK, Hang, Reply, Reset, redirect
 from tests.support.child import ROOT
 from tests.support.sink import Sink
@@ -45,7 +45,7 @@ def post(url: str, body: bytes = b"{}", *, method: str = "POST", timeout_s: floa
     return OutboundRequest(method=method, url=url, headers=HEADERS, body=body, timeout_s=timeout_s)
 
 
-def status(outcome: Answered | Failed) -> int:
+def status(outcome: Answered | Failed | Withheld) -> int:
     """The status of what must be an answer."""
     assert isinstance(outcome, Answered), outcome
     return outcome.status

@@ -131,9 +131,8 @@ class Delivery(Struct, kw_only=True):
 
 
 class MemoryStore:
-    """All three ports over one state. The node that is tested is NODE; every partition is its under EPOCH.
-
-    Further nodes get a `link` each: the same state, and faults of their own."""
+    """All three ports over one state. The node that is tested is NODE; every partition is its under EPOCH. Further
+    nodes get a `link` each."""
 
     def __init__(self, owned: bool = True) -> None:
         self.faults = Faults()

@@ -326,7 +326,7 @@ async def test_who_watches_commits_is_told_before_the_callers() -> None:
     """With requests and answers, in order; of a failed call it hears nothing."""
     async with Stage() as stage:
         rig = Rig(stage)
-        heard: list[tuple[list[int], list[int], int]] = []
+        heard: list[tuple[list[int], list[int | StoreAway], int]] = []
         rig.committer.on_committed = lambda requests, answers: heard.append(
             (list(requests), list(answers), len(rig.answers))
         )
@@ -345,7 +345,7 @@ async def test_a_watcher_that_crashes_leaves_nobody_waiting() -> None:
     async with Stage() as stage:
         rig = Rig(stage)
 
-        def hopeless(_requests: Sequence[int], _answers: Sequence[int]) -> None:
+        def hopeless(_requests: Sequence[int], _answers: Sequence[int | StoreAway]) -> None:
             raise Refused("no such meter")
 
         rig.committer.on_committed = hopeless

@@ -123,6 +123,18 @@ async def test_only_the_nth_hit_counts() -> None:
     assert await store.append([OPEN]) == [OPEN]
 
 
+async def test_what_is_armed_later_replaces_what_was() -> None:
+    """A node that runs can be given its next failpoint."""
+    failpoints = points("before_append:raise")
+    store = wrap_store(Store(), failpoints)
+
+    failpoints.arm(parse("after_claim:raise"))
+
+    assert await store.append([OPEN]) == [OPEN]
+    with pytest.raises(FailpointReached):
+        await store.work([CLAIM_TAKEN])
+
+
 @pytest.mark.parametrize("step", ["mid_post", "after_post_before_settle"])
 async def test_a_step_of_the_post_comes_after_the_request_went_out(step: str) -> None:
     """The webhook has the request when the failpoint acts."""

@@ -1,4 +1,4 @@
-"""Who lives: a sign of life that stands still for long enough on the reader's own clock, and nothing else, is a death."""
+"""Who lives: a sign of life that stands still long enough on the reader's own clock is a death, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.clock = 1000.0
-        self.view = View()
+        self.view: View[NodeRecord] = View()
 
     def read(self, *records: NodeRecord, after: float = BEAT_S, took: float = ROUND_S) -> frozenset[str]:
         """Read so long after the last answer; gives who lives."""
@@ -68,7 +68,8 @@ def test_a_sign_that_stands_still_for_t_is_a_death(step: float) -> None:
 
 def test_a_sign_that_changes_is_life() -> None:
     """Whichever of the two parts of it changed, and in whichever direction."""
-    for changed in (beating(B, 1), beating(B, -3), replace(B, incarnation="three"), replace(B, incarnation="x", beat=1)):
+    signs = (beating(B, 1), beating(B, -3), replace(B, incarnation="three"), replace(B, incarnation="x", beat=1))
+    for changed in signs:
         reader = Reader()
         reader.read(B)
         for _ in range(5):
@@ -203,8 +204,9 @@ def test_a_timer_that_fires_a_little_early_is_no_lost_beat() -> None:
     assert T <= reader.clock - 1000.0 - BEAT_S - ROUND_S <= T + 0.01
 
 
+DEEDS = st.sampled_from(["beat", "beat", "restart", "leave", "go"])
 Step = st.tuples(
-    st.lists(st.tuples(st.sampled_from("bcd"), st.sampled_from(["beat", "beat", "restart", "leave", "go"])), max_size=3),
+    st.lists(st.tuples(st.sampled_from("bcd"), DEEDS), max_size=3),
     st.sampled_from([0.0, 0.05, BEAT_S, BEAT_S, BEAT_S, 0.9, GAP_S, GAP_S + 0.01, 3.0]),
     st.sampled_from([0.0, 0.01, 0.01, 0.3, 0.99, 2.5]),
     st.floats(0, 1),
@@ -229,7 +231,8 @@ def test_nobody_is_called_dead_too_early_nor_too_late(
     world: dict[str, NodeRecord] = {}
     acts_until: dict[str, float] = {}
     history: list[Answer] = []
-    view, clock = View(), 0.0
+    view: View[NodeRecord] = View()
+    clock = 0.0
     for deeds, pause, took, looked_at in steps:
         clock += pause
         sent, stored_at, received = clock, clock + took * looked_at, clock + took

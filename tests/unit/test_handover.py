@@ -190,7 +190,7 @@ async def test_what_stays_busy_does_not_hold_the_rest_up() -> None:
 @pytest.mark.parametrize("written", [True, False], ids=["handed over", "not handed over"])
 @in_virtual_time
 async def test_a_store_that_is_away_in_the_middle(written: bool) -> None:
-    """Nobody knows what was written. At no moment two act in one partition, and in the end all lies where it belongs."""
+    """Nobody knows what was written. No two ever act in one partition, and in the end all lies where it belongs."""
     async with Stage() as stage:
         cluster, first, second = await two(stage)
         (first.store.faults.after if written else first.store.faults.before)["hand_over"] = 1

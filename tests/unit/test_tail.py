@@ -85,3 +85,47 @@ def test_it_holds_the_newest_that_fit(steps: list[tuple[float, int, int]]) -> No
                 break
             expected = names_then + expected
         assert kept(tail) == expected
+
+
+def test_each_entry_keeps_the_time_at_which_it_was_first_received() -> None:
+    """The store's, so that several nodes can put together what they have in one order."""
+    tail = Tail()
+    tail.keep(entries("a", "b"), 10.0, [5, 6])
+    tail.keep(entries("c"), 10.0)
+    assert [(entry.message_id, entry.received_us) for entry in tail.entries()] == [("a", 5), ("b", 6), ("c", 0)]
+
+
+def test_while_a_store_is_away_nothing_of_it_gets_old() -> None:
+    """Its end may be missing when it comes back, however long that takes; what is elsewhere is let go as always."""
+    here, there = make_entry("k", "here"), make_entry("other", "there")
+    assert here.partition != there.partition
+    gone: set[int] = set()
+    tail = Tail(lambda: frozenset(gone))
+    tail.keep([here, there], 10.0, [1, 2])
+    gone.add(there.partition)
+    for now in range(11, 700):
+        tail.trim(float(now))
+    assert [(entry.message_id, entry.received_us) for entry in tail.entries()] == [("there", 2)]
+    gone.add(here.partition)
+    tail.trim(700.0)
+    gone.clear()
+    tail.trim(700.1)
+    assert kept(tail) == []
+
+
+def test_what_waits_for_its_store_stands_before_what_came_later() -> None:
+    """And is bounded like all the rest: the oldest goes first."""
+    gone: set[int] = set()
+    tail = Tail(lambda: frozenset(gone))
+    old = make_entry(message_id="old")
+    gone.add(old.partition)
+    tail.keep([old], 10.0)
+    tail.keep(entries("new"), 20.0)
+    assert kept(tail) == ["old", "new"]
+    tail.keep(entries("large", payload=b" " * (KEPT_BYTES_MAX - 2 * ENTRY_OVERHEAD_BYTES)), 20.0)
+    assert kept(tail) == ["large"]
+    assert tail._bytes <= KEPT_BYTES_MAX
+    gone.clear()
+    tail.trim(100.0)
+    assert kept(tail) == []
+    assert tail._bytes == 0

@@ -1,0 +1,83 @@
+"""A wire in virtual time: when it is thrown away, and that nobody waits on it for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from actors.adapters.valkey.wire import REPLY_DEADLINE_S, StoreRefused, Wire
+from actors.ports import StoreAway
+from tests.support.cable import End
+from tests.support.until import passing
+from tests.support.virtual_time import in_virtual_time
+
+
+class Line(End):
+    """A transport with nobody behind it; the server's answers are the test's to give."""
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Nobody."""
+
+
+def opened() -> Wire:
+    """A wire that was just greeted."""
+    return Wire(Line(), asyncio.get_running_loop())
+
+
+@pytest.mark.parametrize(
+    "reply", ["READONLY You can't write against a read only replica.", "LOADING Redis is loading", "MASTERDOWN Link"]
+)
+@in_virtual_time
+async def test_a_server_that_must_be_looked_at_again_is_spoken_to_no_more(reply: str) -> None:
+    """What the error says is true of the server: everybody on the wire is told, and the next one is greeted anew."""
+    wire = opened()
+    first, second = wire.send(("SET", "a", 1)), wire.send(("SET", "b", 1))
+    wire.data_received(f"-{reply}\r\n".encode())
+    assert wire.ended.done()
+    for each in (first, second):
+        with pytest.raises(StoreAway, match=reply.split(maxsplit=1)[0]):
+            await each
+
+
+@pytest.mark.parametrize(("reply", "raised"), [("OOM command not allowed", StoreAway), ("WRONGTYPE x", StoreRefused)])
+@in_virtual_time
+async def test_an_error_of_one_command_is_its_callers_alone(reply: str, raised: type[Exception]) -> None:
+    """The wire goes on."""
+    wire = opened()
+    first, second = wire.send(("SET", "a", 1)), wire.send(("SET", "b", 1))
+    wire.data_received(f"-{reply}\r\n+OK\r\n".encode())
+    with pytest.raises(raised, match=reply):
+        await first
+    assert await second in (b"OK", "OK")
+    assert not wire.ended.done()
+    wire.end("the test is over")
+
+
+@in_virtual_time
+async def test_a_late_reply_ends_the_wire() -> None:
+    """A hanging server costs a caller this long and no longer; who asked later is told at the same time."""
+    wire = opened()
+    first = wire.send(("GET", "a"))
+    await passing(REPLY_DEADLINE_S / 2)
+    wire.data_received(b"$-1\r\n")
+    assert await first is None
+    second = wire.send(("GET", "a"))
+    await passing(REPLY_DEADLINE_S / 2)
+    third = wire.send(("GET", "a"))
+    await passing(REPLY_DEADLINE_S / 2 - 0.01)
+    assert not wire.ended.done()
+    await passing(0.02)
+    assert wire.ended.done()
+    for each in (second, third):
+        assert each.done()
+        with pytest.raises(StoreAway, match="no reply within"):
+            await each
+
+
+@in_virtual_time
+async def test_a_reply_that_nobody_asked_for_ends_the_wire() -> None:
+    """Its place in the stream is lost: what comes next might be given to the wrong caller."""
+    wire = opened()
+    wire.data_received(b"+OK\r\n")
+    assert wire.ended.done()
