@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from actors.adapters.valkey.lane import Lane
 from actors.adapters.valkey.wire import REPLY_DEADLINE_S, StoreRefused, Wire
 from actors.ports import StoreAway
 from tests.support.cable import End
@@ -23,6 +25,15 @@ class Line(End):
 def opened() -> Wire:
     """A wire that was just greeted."""
     return Wire(Line(), asyncio.get_running_loop())
+
+
+def nobody() -> Any:
+    """Nothing is dialled here."""
+    raise AssertionError
+
+
+async def nothing(_connection: object) -> None:
+    """Nor greeted."""
 
 
 @pytest.mark.parametrize(
@@ -81,3 +92,29 @@ async def test_a_reply_that_nobody_asked_for_ends_the_wire() -> None:
     wire = opened()
     wire.data_received(b"+OK\r\n")
     assert wire.ended.done()
+
+
+@in_virtual_time
+async def test_who_waits_on_a_wire_that_ends_is_told() -> None:
+    """At once, each of them; a caller that went away before is no error."""
+    wire = opened()
+    first, gone, last = (wire.send(("GET", name)) for name in "abc")
+    gone.cancel()
+    wire.connection_lost(None)
+    for each in (first, last):
+        assert each.done()
+        with pytest.raises(StoreAway, match="the outcome is unknown: the store closed the connection"):
+            await each
+
+
+@in_virtual_time
+async def test_a_lane_refuses_calls_from_the_moment_its_wire_has_ended() -> None:
+    """Also in the tick in which that happened, when the lane itself has not been told yet: nobody would answer."""
+    lane = Lane(nobody, nothing, lambda: None, lambda: 0.0)
+    wire = lane._wire = opened()
+    answered = lane.call("PING")
+    wire.data_received(b"+PONG\r\n")
+    await answered
+    wire.end("it broke")
+    with pytest.raises(StoreAway, match=lane.why_down):
+        lane.call("PING")
