@@ -265,7 +265,11 @@ RULES = (
     Rule("actors know no router and no adapter", ("actors/*.py",), imports_none("router", "actors.adapters")),
     Rule("adapters know only ports and core", ADAPTERS, of_ours_only(*PORTS, "actors.core", "actors.adapters")),
     Rule("one root sees adapters", ("router/**.py",), imports_none("actors.adapters"), but=ROOTS),
-    Rule("the edge knows no resource", ("router/edge/**.py",), imports_none("router.api", "router.app", "router.composition")),
+    Rule(
+        "the edge knows no resource",
+        ("router/edge/**.py",),
+        imports_none("router.api", "router.app", "router.composition"),
+    ),
     Rule("nothing imports its tests", CODE, imports_none("tests")),
     Rule("only adapters speak to a store", CODE, imports_none(*STORE_LIBRARIES), but=ADAPTERS),
     Rule("actors speak no HTTP and no metrics", ("actors/**.py",), imports_none(*EDGE_LIBRARIES), but=WAYS_OUT),

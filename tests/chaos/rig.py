@@ -225,9 +225,16 @@ class Rig:
         path = self.directory / f"{module}.sock"
         child = Child([sys.executable, "-m", f"tests.chaos.{module}", str(path)], self.directory / module)
         self._stack.callback(child.close)
-        await until(lambda: path.exists() or child.exit_code is not None, START_S, what=f"{module} listens")
-        assert child.exit_code is None, child.output()
         remote = Remote(child.output)
-        await remote.connect(path)
+
+        async def listens() -> bool:
+            assert child.exit_code is None, child.output()
+            try:
+                await remote.connect(path)
+            except OSError:
+                return False  # the socket is not there, or is there and nobody listens yet
+            return True
+
+        await until(listens, START_S, what=f"{module} listens")
         self._stack.callback(remote.hang_up)
         return remote

@@ -65,6 +65,10 @@ class Sentinel:
         with redis.Redis(port=self.port, decode_responses=True, socket_timeout=2) as client:
             return client.execute_command("SENTINEL", *words)
 
+    def primary(self) -> int:
+        """The port of the primary, as it says."""
+        return int(self.ask("GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
+
     def knows_all(self) -> bool:
         """Whether it has found the replica and the other sentinels."""
         try:
@@ -114,11 +118,19 @@ class SentinelRig(Rig):
         self.store, self.replica = self.replica, self.store
         return monotonic() - began
 
-    async def demoted(self, within_s: float) -> float:
-        """Wait until the old primary is a replica. Gives the seconds that took."""
+    async def announced(self, within_s: float) -> float:
+        """Wait until every sentinel says who the primary is now. Gives the seconds that took."""
         began = monotonic()
-        await until(lambda: role(self.replica) != "master", within_s, every_s=0.02, what="the old primary is a replica")
+
+        def all_say() -> bool:
+            return all(sentinel.primary() == self.store.port for sentinel in self.sentinels)
+
+        await until(all_say, within_s, every_s=0.02, what="the sentinels announce the new primary")
         return monotonic() - began
+
+    def demote(self) -> None:
+        """Make the old primary a replica at once; left to themselves, sentinels take ten seconds for that."""
+        self.replica.command("REPLICAOF", "127.0.0.1", str(self.store.port))
 
     async def come_back(self, within_s: float = START_S) -> None:
         """Start the old primary again, as a replica, and wait until it follows."""

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from tests.chaos.rig import Rig
 from tests.chaos.rig_machines import MachineRig
+from tests.chaos.rig_poison import PoisonRig
 from tests.chaos.rig_sentinel import SentinelRig
 from tests.chaos.rows import Row
 
-KINDS: dict[str, type[Rig]] = {"one store": Rig, "machines": MachineRig, "sentinel": SentinelRig}
+KINDS: dict[str, type[Rig]] = {"one store": Rig, "machines": MachineRig, "poison": PoisonRig, "sentinel": SentinelRig}
 
 
 def rig_of(row: Row, directory: Path) -> Rig:

@@ -75,8 +75,6 @@ class Allows(Struct, frozen=True, kw_only=True):
     """The first POST of any batch, after it was full or its time had come; None: not judged."""
     first_flush_s: float = 3.0
     """From a crash to the first POST by a new owner."""
-    disordered: int = 0
-    """Keys whose messages may come in another order: only where the store itself forgot."""
     early: int = 0
     """Batches that may come before their time: only where the store's clock is wrong."""
     failed_elsewhere: int = 0

@@ -17,6 +17,7 @@ from tests.chaos.settled import not_over
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 
+MACHINES = Setup(rig="machines")
 FULL_S = 5.0
 """Longer than any batch of the load stays open."""
 DISK_ROOM_BYTES = 200_000
@@ -24,7 +25,7 @@ DISK_ROOM_BYTES = 200_000
 DISK_CHECK_S = 1.0
 """How often the store looks whether its disk has room again."""
 KILL_EVERY_S = 1.0
-KILLS = 6
+KILLS = 5
 REFUSED_FOR_S = 3.0
 MAXCLIENTS = 10_000
 CONNECTS_PER_S_MAX = 20.0
@@ -42,7 +43,7 @@ def nothing_stored(chaos: Chaos, since: float, until_: float) -> None:
     chaos.judge(judge)
 
 
-@row(19, title="maxmemory reached", allows=Allows(duplicates=0, late_s=2.0))
+@row(19, title="maxmemory reached", allows=Allows(duplicates=0, late_s=2.0), setup=MACHINES)
 async def memory_full(rig: Rig, chaos: Chaos) -> None:
     """New messages are refused whole, those in the store go out, and then all is well again at once."""
     await chaos.balanced()
@@ -72,7 +73,7 @@ async def memory_full(rig: Rig, chaos: Chaos) -> None:
     21,
     title="the store's disk full, then freed (everysec)",
     allows=Allows(duplicates=0, late_s=FULL_S + 4),
-    setup=Setup(rig="machines"),
+    setup=MACHINES,
 )
 async def disk_full(rig: Rig, chaos: Chaos) -> None:
     """Refusals and readable lists while it is full; it heals by itself."""
@@ -104,7 +105,7 @@ async def disk_full(rig: Rig, chaos: Chaos) -> None:
     22,
     title="the store's disk full (always): the store ends, and is started when there is room",
     allows=Allows(duplicates=0, late_s=6.0),
-    setup=Setup(rig="machines"),
+    setup=MACHINES,
 )
 async def disk_full_always(rig: Rig, chaos: Chaos) -> None:
     """As if it had been killed; what it did not have on disk it had not acknowledged."""
@@ -132,6 +133,7 @@ async def disk_full_always(rig: Rig, chaos: Chaos) -> None:
     25,
     title="all clients of the store killed every second; then its maxclients reached",
     allows=Allows(late_s=4.0, counters=False),
+    setup=MACHINES,
 )
 async def clients_killed(rig: Rig, chaos: Chaos) -> None:
     """Nodes connect again, but never in a storm."""

@@ -10,7 +10,7 @@ from tests.chaos.chaos import READY_S, RECOVERY_S, Chaos
 from tests.chaos.checker import SETTLE_S, check
 from tests.chaos.evidence import Evidence
 from tests.chaos.rig import Node, Rig
-from tests.chaos.rows import Allows, row
+from tests.chaos.rows import Allows, Setup, row
 from tests.chaos.rows_store import full_rate
 from tests.support.client import Client
 from tests.support.node import NodeProcess, answers_200
@@ -19,6 +19,8 @@ from tests.support.valkey import ValkeyServer
 
 ANY = 1_000_000
 """The row itself judges which."""
+SHARED = Setup(rig="machines")
+"""Nothing of it is needed here, but the rows before and after run on it."""
 NOTICED_S = 1.0
 """A node notices with its next beat, a third of a second later, that the store is not its own any more."""
 STRANGE_S = 2.0
@@ -34,7 +36,12 @@ UNSAFE = {
 ALARM = "store must not be used"
 
 
-@row(20, title="a store that evicts, one without a log, at the start", allows=Allows(duplicates=0, late_s=STARTS_S))
+@row(
+    20,
+    title="a store that evicts, one without a log, at the start",
+    allows=Allows(duplicates=0, late_s=STARTS_S),
+    setup=SHARED,
+)
 async def unsafe_store(rig: Rig, chaos: Chaos) -> None:
     """The node says so, names the setting and is not ready; unless it was told that this is wanted."""
     for setting, options in UNSAFE.items():
@@ -76,6 +83,7 @@ async def refuses_to_serve(rig: Rig, chaos: Chaos, store: ValkeyServer, setting:
     23,
     title="another database where the store's was: empty, then another cluster's; then the right one again",
     allows=Allows(lost=ANY, duplicates=ANY, late_s=NOTICED_S + 2 * STRANGE_S + 3),
+    setup=SHARED,
 )
 async def wrong_database(rig: Rig, chaos: Chaos) -> None:
     """Nodes take no part in it and say so; nobody makes it theirs. With the old data all is as before; only what was
@@ -85,8 +93,8 @@ async def wrong_database(rig: Rig, chaos: Chaos) -> None:
         record = store.hgetall(CONFIG)
         alarms = [alarmed(node) for node in rig.nodes]
         chaos.fault()
-        store.execute_command("SWAPDB", 0, 1)
         swapped_at = monotonic()
+        store.execute_command("SWAPDB", 0, 1)
         try:
             await refused_by_all(rig, chaos, "an empty store")
             store.execute_command("CLIENT", "KILL", "TYPE", "normal")
@@ -140,7 +148,7 @@ def alarmed(node: Node) -> int:
     return node.process.child.stderr_path.read_text().count(ALARM)
 
 
-@row(24, title="scripts flushed twenty times a second", allows=Allows(duplicates=0))
+@row(24, title="scripts flushed twenty times a second", allows=Allows(duplicates=0), setup=SHARED)
 async def forgotten_scripts(rig: Rig, chaos: Chaos) -> None:
     """Nobody notices."""
     await chaos.balanced()

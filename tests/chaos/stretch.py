@@ -103,3 +103,8 @@ def slower(what: str, before: list[float], now: list[float], share: float, floor
 def compared(what: str, before: list[float], now: list[float]) -> str:
     """The same as a note."""
     return f"{what} p99 {percentile(before, 0.99) * 1e3:.0f} → {percentile(now, 0.99) * 1e3:.0f} ms"
+
+
+def spread(values: list[float]) -> str:
+    """The 99th percentile and the most, as a note."""
+    return f"p99/max {percentile(values, 0.99) * 1e3:.0f}/{max(values, default=0.0) * 1e3:.0f} ms"

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.simulation.run import Outcome, run
+from tests.simulation.run import Outcome, Wish, run
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def _one(seed: int, *, faults: bool, trace: bool) -> int:
-    outcome = run(seed, faults=faults, trace=trace)
+    outcome = run(seed, Wish(faults=faults, trace=trace))
     for line in outcome.trace:
         sys.stdout.write(f"{line}\n")
     _show(outcome)

@@ -29,9 +29,6 @@ LATE_S = 0.4
 """A sweep's period, and what lies around it."""
 BROUGHT_BACK_S = 10.0
 """How old a message may be that a node brings back to a store that has lost it."""
-NEWCOMER_S = 0.05
-"""A node that has read the records before another's first beat, and owners after that one took some, knows it for
-nobody's and takes them: a known weakness, counted."""
 JUDGED_S = 0.05
 """How much sooner than the detector's time a takeover may seem to be: the way of a beat."""
 
@@ -91,6 +88,8 @@ class Audit:
         self._dropped: Batch | None = None
         self.bell_excuse_s = 0.0
         """How much later everything may be because rings get lost."""
+        self._dead: set[str] = set()
+        """Nodes whose last process has ended."""
         self._born: dict[str, float] = {}
         """When the store first heard of a node's present process."""
         self._beats: dict[str, float] = {}
@@ -124,6 +123,7 @@ class Audit:
     def gone(self, process: Process) -> None:
         """A process ended."""
         self._trace.note(process.name, "dies")
+        self._dead.add(process.name)
 
     # What the store does.
 
@@ -192,14 +192,20 @@ class Audit:
                 self.violation("I3", f"{name} of {node}: partition {of.number} changed though its epoch was another")
             if name == "acquire" and former not in ("", node) and former in self._beats:
                 self.counts["taken over"] += 1
-                idle_s = self.faults.up_between(self._beats[former], self._loop.now)
-                well = not self.faults.hurt(former, self._loop.now - DEAD_AFTER_S, self._loop.now)
-                if well and self._loop.now - self._born[former] < NEWCOMER_S:
-                    self.counts["taken from a newcomer"] += 1
-                elif well and idle_s < DEAD_AFTER_S - JUDGED_S:
-                    self.violation(
-                        "I3", f"{node} took partition {of.number} from {former}, which beat {idle_s:.3f} s before"
-                    )
+                self._takeover(of.number, former, node)
+
+    def _takeover(self, partition: int, former: str, node: str) -> None:
+        """Nobody is taken for dead who lives and could say so."""
+        now = self._loop.now
+        idle_s = self.faults.up_between(self._beats[former], now)
+        born = self._born[former]
+        forgotten = any(fault.start - JUDGED_S <= born <= fault.end for fault in self.faults.of("rollback"))
+        if former in self._dead or forgotten or self.faults.hurt(former, now - DEAD_AFTER_S, now):
+            return
+        if self.faults.away_often(now - 2 * DEAD_AFTER_S, now):
+            self.counts["taken while the store came and went"] += 1
+        elif idle_s < DEAD_AFTER_S - JUDGED_S:
+            self.violation("I3", f"{node} took partition {partition} from {former}, which beat {idle_s:.3f} s before")
 
     def _died(self, partition: int, name: str) -> None:
         batch = self._server.state.partition(partition).deliveries[name].batch
@@ -218,6 +224,7 @@ class Audit:
             self._beats[own.node] = self._loop.now
         if own.beat == 1:
             self._born[own.node] = self._loop.now
+            self._dead.discard(own.node)
 
     def _closed_in_time(self, at: Moment, partition: int, name: str) -> None:
         of = self._server.state.partition(partition).deliveries[name]

@@ -99,8 +99,11 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """End a process where it stands; what it had sent may have left or not."""
-        node = self.nodes[name]
+        self._kill(self.nodes[name])
+
+    def _kill(self, node: SimNode) -> None:
         node.process.kill()
+        self._leaving.discard(node.name)
         for wire in node.lanes.path.wires:
             wire.cut(self.random.random() < 0.5)
         self._hang_up(node)
@@ -190,14 +193,18 @@ class Cluster:
         try:
             await node.start()
         except (StoreAway, TimeoutError) as error:
+            if node.process.dead:
+                return
             self.trace.note(node.name, "cannot start", str(error))
-            self.kill(node.name)
+            self._kill(node)
             self.loop.after(RESTART_S, partial(self._start_again, node))
 
     def _ended(self, node: SimNode) -> None:
         """A process found that it must end."""
+        if node.process.dead:
+            return
         self.trace.note(node.name, "ends itself", node.fatal[-1])
-        self.kill(node.name)
+        self._kill(node)
         self.loop.after(RESTART_S, partial(self._start_again, node))
 
     def _start_again(self, node: SimNode) -> None:
@@ -206,7 +213,9 @@ class Cluster:
 
     async def _down(self, node: SimNode) -> None:
         await node.stop()
-        self.trace.note(node.name, "stopped")
+        if node.process.dead:
+            return
+        self.audit.gone(node.process)
         node.process.kill()
         for wire in node.lanes.path.wires:
             wire.cut(lost=False)

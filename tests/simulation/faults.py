@@ -89,12 +89,26 @@ class Faults:
             for fault in self.all
         )
 
+    def restarted(self, node: str, rollback: Fault) -> bool:
+        """Whether a node was started within what the store then lost: its former process's record came back."""
+        return any(
+            fault.target == node and rollback.start - 1.0 <= fault.start <= rollback.end for fault in self.of("start")
+        )
+
     def hurt(self, node: str, start: float, end: float) -> bool:
         """Whether something happened to this very node that may keep it from beating."""
         return any(
             fault.target == node and fault.kind != "start" and fault.start <= end and fault.end + 1.5 >= start
             for fault in self.all
         )
+
+    def away_often(self, start: float, end: float) -> bool:
+        """Whether the store went more than once: between its absences some nodes may be back and others not yet."""
+        times = sum(
+            fault.target == STORE and fault.kind in ("away", "paused") and fault.start <= end and fault.end >= start
+            for fault in self.all
+        )
+        return times > 1
 
     def excuse(self, start: float, end: float) -> float:
         """For how long, of the time between two instants, somebody may have had a reason not to act."""

@@ -9,8 +9,8 @@ from tests.simulation.cluster import Cluster
 from tests.simulation.faults import STORE
 
 TOGETHER_S = 4.0
-"""A rollback of the store and the end of the node that would have brought back what was lost, this close: a loss then
-takes two faults and is allowed."""
+"""A rollback of the store and the end of the node that would have brought back what was lost, this close before it or
+after the store's return: a loss then takes two faults and is allowed."""
 FELT_S = 10.0
 """How long after a rollback its store may be away, and what was lost be on its way back."""
 
@@ -64,8 +64,13 @@ def judge(cluster: Cluster) -> None:
                 audit.violation("I1", f"{message_id} was acknowledged, and is lost")
     _order(cluster)
     for node in cluster.all_nodes:
-        for line in (*node.crashes, *node.fatal, *node.process.complaints):
+        for line in (*node.crashes, *node.process.complaints):
             audit.violation("crash", f"{node.name}: {line}")
+        for line in node.fatal:
+            if any(audit.faults.restarted(node.name, rollback) for rollback in audit.faults.of("rollback")):
+                audit.counts["ended by its own past"] += 1
+            else:
+                audit.violation("crash", f"{node.name} ended itself: {line}")
     for line in cluster.loop.complaints:
         audit.violation("crash", line)
 
@@ -96,11 +101,14 @@ def _two_faults(cluster: Cluster, sent: Sent) -> bool:
     for rollback in faults:
         if rollback.kind != "rollback" or not rollback.start - 0.1 <= sent.acked_at <= rollback.end:
             continue
+        back_at = max(fault.end for fault in faults if fault.kind == "away" and fault.start == rollback.end)
         for other in faults:
             ended = other.kind in ("kill", "stop", "freeze", "sleep", "cut") and other.target == sent.acked_by.name
-            again = other.kind in ("rollback", "away", "paused") and other is not rollback and other.target == STORE
-            close = other.start <= rollback.end + TOGETHER_S and other.end >= rollback.start - TOGETHER_S
-            if close and (ended or (again and other.start > rollback.end)):
+            again = (
+                other.kind in ("rollback", "away", "paused") and other.target == STORE and other.start > rollback.end
+            )
+            close = other.start <= back_at + TOGETHER_S and other.end >= rollback.start - TOGETHER_S
+            if close and (ended or again):
                 return True
     return False
 
@@ -118,7 +126,8 @@ def _order(cluster: Cluster) -> None:
         for other in audit.faults.all
     )
     for key, order in sorted(audit.first_taken.items()):
-        numbers = [audit.sent[each].number for each in order if audit.sent[each].heard and each not in audit.died]
+        out_of_line = audit.died | audit.given_up
+        numbers = [audit.sent[each].number for each in order if audit.sent[each].heard and each not in out_of_line]
         if numbers != sorted(numbers):
             if excused:
                 audit.counts["reordered by two faults"] += 1

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from msgspec.structs import replace
+
+from actors.adapters.valkey.partitions import TURNED_MS_MIN
 from actors.node_ports import NodeEvent, NodeRecord
 from actors.ports import (
     Appended,
@@ -40,6 +43,7 @@ class NodeStore:
     def __init__(self, lanes: Lanes, process: Process) -> None:
         self._lanes = lanes
         self._process = process
+        self._ahead_ms: dict[int, float] = {}
 
     async def append(self, entries: Sequence[Entry]) -> Sequence[Appended]:
         """BatchStore."""
@@ -131,15 +135,24 @@ class NodeStore:
         )
         return found
 
-    async def turn_back(self, turned: Sequence[tuple[int, int, int]]) -> None:
-        """Not simulated: a census here never says that the clock was turned back."""
-
     async def census(self, partitions: Sequence[int]) -> Census:
-        """PartitionStore."""
+        """PartitionStore. Notices a clock that was turned back as the adapter does."""
         if not partitions:
             return Census(0, 0, 0)
-        found: Census = await self._lanes.cold.begin("census", tuple(partitions))
-        return found
+        sent_ms = 1000 * self._lanes.path.loop.now
+        found: Census
+        found, now_ms = await self._lanes.cold.begin("census", tuple(partitions))
+        turned: dict[int, int] = {}
+        for partition in partitions:
+            behind_ms = self._ahead_ms.get(partition, float("-inf")) - (now_ms - sent_ms)
+            if behind_ms > TURNED_MS_MIN:
+                turned[partition] = round(behind_ms)
+            self._ahead_ms[partition] = now_ms - 1000 * self._lanes.path.loop.now
+        return replace(found, turned_back=turned)
+
+    async def turn_back(self, turned: Sequence[tuple[int, int, int]]) -> None:
+        """PartitionStore."""
+        await self._lanes.hot.begin("turn_back", tuple(turned))
 
     async def beat(
         self, own: NodeRecord, buried: Sequence[NodeRecord], events: Sequence[NodeEvent]

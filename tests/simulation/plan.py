@@ -5,7 +5,7 @@ A fault is a name in `DOES`; each notes in the account of faults what it did. At
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from actors.membership import LOOK_S
@@ -171,7 +171,7 @@ def clock(cluster: Cluster) -> None:
     """The store's clock jumps by an hour; one that jumped back is put right in the end, as what is due waits for it."""
     jump_s = cluster.random.choice((-HOUR_S, HOUR_S))
     _note(cluster, "clock", STORE, HOUR_S if jump_s < 0 else 0.0, jump_s)
-    cluster.server.clock_error_s += jump_s
+    cluster.server.jump(jump_s)
 
 
 def webhook(cluster: Cluster) -> None:
@@ -193,12 +193,15 @@ OFTEN = ("kill", "kill", "freeze", "freeze", "cut", "stop", "rollback", "webhook
 """Drawn more often than the others."""
 
 
-def lay(cluster: Cluster, load_s: float) -> int:
-    """Draw the faults of a run and set them going; gives how many."""
+MANY = 6
+
+
+def lay(cluster: Cluster, load_s: float, only: Sequence[str] = ()) -> int:
+    """Draw the faults of a run and set them going; gives how many. `only` these kinds, and many of them."""
     random = cluster.random
-    many = random.choice((0, 1, 1, 1, 2, 2, 3, 4, 6))
+    many = MANY if only else random.choice((0, 1, 1, 1, 2, 2, 3, 4, 6))
     for _ in range(many):
-        name = random.choice((*DOES, *OFTEN))
+        name = random.choice(only or (*DOES, *OFTEN))
         cluster.loop.after(random.uniform(0.5, load_s), partial(DOES[name], cluster))
     if many and random.random() < 0.3:
         cluster.hosts.lost_answers = random.choice((0.05, 0.2))
@@ -215,10 +218,11 @@ def heal(cluster: Cluster) -> None:
     cluster.hosts.modes.clear()
     cluster.apart.clear()
     cluster.bell_loss = 0.0
-    cluster.server.clock_error_s = max(cluster.server.clock_error_s, 0.0)
+    cluster.server.clock_error_s = cluster.server.clock_error_s_max
     cluster.hosts.flaky = cluster.hosts.lost_answers = 0.0
     for name, node in list(cluster.nodes.items()):
         path = node.lanes.path
+        path.delay_s = QUICK_S
         if max(path.out_blocked_until, path.in_blocked_until) > cluster.loop.now:
             path.out_blocked_until = path.in_blocked_until = 0.0
             path.reset()

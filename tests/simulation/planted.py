@@ -6,7 +6,6 @@ fault breaks: it is found when a run breaks one of them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,13 +21,16 @@ from tests.simulation.scripts import Script
 from tests.simulation.server import Server
 from tests.simulation.sim_node import SimNode
 from tests.simulation.state import Moment, State
+from tests.support.until import passing
 
 
 class Plant(Struct, frozen=True, kw_only=True):
-    """`breaks`: invariants, any of which gives it away. `within`: contexts in which the runs take place."""
+    """`breaks`: invariants, any of which gives it away. `only`: the faults that bring it out, "" for the usual ones.
+    `within`: the context in which the runs take place."""
 
     mutation: Mutation = Mutation()
     breaks: tuple[str, ...]
+    only: tuple[str, ...] = ()
     within: Callable[[], Any] | None = None
 
 
@@ -164,7 +166,7 @@ def _no_look(node: SimNode) -> None:
 
     async def beat_first() -> None:
         while True:
-            await asyncio.sleep(membership.BEAT_S)
+            await passing(membership.BEAT_S)
             beaten(node.clock.boottime())
 
     node.supervisor.service("hasty", beat_first)
@@ -191,22 +193,24 @@ def _no_gap() -> Iterator[None]:
         setattr(membership, "GAP_S", gap_s)  # noqa: B010
 
 
+STANDS_STILL = ("freeze", "pause", "kill")
+CUT_OFF = ("cut", "cut", "webhook")
 PLANTED: Mapping[str, Plant] = {
-    "close unfenced": Plant(mutation=_script("close", _unfenced), breaks=("I3",)),
-    "claim unfenced": Plant(mutation=_script("claim", _unfenced), breaks=("I3",)),
-    "settle unfenced": Plant(mutation=_script("settle", _unfenced), breaks=("I3",)),
-    "release unfenced": Plant(mutation=_script("release", _unfenced), breaks=("I3",)),
+    "close unfenced": Plant(mutation=_script("close", _unfenced), breaks=("I3",), only=CUT_OFF),
+    "claim unfenced": Plant(mutation=_script("claim", _unfenced), breaks=("I3",), only=("slow", "cut")),
+    "settle unfenced": Plant(mutation=_script("settle", _unfenced), breaks=("I3",), only=CUT_OFF),
+    "release unfenced": Plant(mutation=_script("release", _unfenced), breaks=("I3",), only=CUT_OFF),
     "acquire compares nothing": Plant(mutation=_script("acquire", _no_compare), breaks=("I3",)),
     "append takes everything": Plant(mutation=_script("append", _no_dedupe), breaks=("I4",)),
     "all of a line start": Plant(mutation=_script("append", _no_line), breaks=("I4", "I5")),
     "a retry sends more": Plant(mutation=_script("claim", _no_freeze), breaks=("I2",)),
-    "nothing is put back": Plant(mutation=_script("acquire", _no_put_back), breaks=("I9",)),
+    "nothing is put back": Plant(mutation=_script("acquire", _no_put_back), breaks=("I9",), only=STANDS_STILL),
     "beats change nothing": Plant(mutation=_script("beat", _same_incarnation), breaks=("I3",)),
     "settled before tried": Plant(mutation=Mutation(node=_settled_early), breaks=("I1",)),
     "may always act": Plant(mutation=Mutation(node=_always_acts), breaks=("I3",)),
     "acts before it looks": Plant(mutation=Mutation(node=_no_look), breaks=("I3",)),
-    "no tail": Plant(mutation=Mutation(node=_no_tail), breaks=("I1",)),
+    "no tail": Plant(mutation=Mutation(node=_no_tail), breaks=("I1",), only=("rollback",)),
     "no sweep": Plant(mutation=Mutation(node=_no_sweep), breaks=("I9", "I6")),
     "moves cut off requests": Plant(mutation=Mutation(node=_hasty), breaks=("I3", "I4")),
-    "gaps are ignored": Plant(breaks=("I3",), within=_no_gap),
+    "gaps are ignored": Plant(breaks=("I3",), only=("pause", "restart"), within=_no_gap),
 }

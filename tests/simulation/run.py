@@ -25,6 +25,15 @@ LOOK_S = 0.25
 NONE = Mutation()
 
 
+class Wish(Struct, frozen=True, kw_only=True):
+    """How a run should be: what is planted in it, whether anything goes wrong, and which kinds of faults alone do."""
+
+    mutation: Mutation = NONE
+    faults: bool = True
+    only: tuple[str, ...] = ()
+    trace: bool = False
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """What came of a run. `violations` are empty when all is well."""
 
@@ -37,11 +46,14 @@ class Outcome(Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-def run(seed: int, *, mutation: Mutation = NONE, faults: bool = True, trace: bool = False) -> Outcome:
+PLAIN = Wish()
+
+
+def run(seed: int, wish: Wish = PLAIN) -> Outcome:
     """Run one seed."""
     loop = SimLoop()
     try:
-        cluster = loop.run_until_complete(_run(Random(seed), mutation, faults))  # noqa: S311  chance is the point here
+        cluster = loop.run_until_complete(_run(Random(seed), wish))  # noqa: S311  chance is the point here
     finally:
         loop.close()
     audit = cluster.audit
@@ -51,15 +63,15 @@ def run(seed: int, *, mutation: Mutation = NONE, faults: bool = True, trace: boo
         counts=dict(sorted(audit.counts.items())),
         faults=[f"{fault.kind} {fault.target}" for fault in audit.faults.all],
         digest=cluster.trace.digest(),
-        trace=cluster.trace.lines() if trace else [],
+        trace=cluster.trace.lines() if wish.trace else [],
         seconds=cluster.trace.now,
     )
 
 
-async def _run(random: Random, mutation: Mutation, faults: bool) -> Cluster:
-    cluster = Cluster(random, mutation)
+async def _run(random: Random, wish: Wish) -> Cluster:
+    cluster = Cluster(random, wish.mutation)
     try:
-        await _live(cluster, random, faults)
+        await _live(cluster, random, wish)
     except NeverHappened as error:
         cluster.audit.violation("I9", str(error))
     await cluster.bury()
@@ -73,7 +85,7 @@ async def _run(random: Random, mutation: Mutation, faults: bool) -> Cluster:
     return cluster
 
 
-async def _live(cluster: Cluster, random: Random, faults: bool) -> None:
+async def _live(cluster: Cluster, random: Random, wish: Wish) -> None:
     cluster.forward_appends = random.random() < 0.4
     for number in range(random.choice((2, 3, 3, 3, 4, 5))):
         cluster.start(f"node-{number + 1}")
@@ -81,8 +93,8 @@ async def _live(cluster: Cluster, random: Random, faults: bool) -> None:
             await passing(random.uniform(0.0, 2.0))
     await _settled(cluster, STARTS_S, lambda: [name for name, node in cluster.nodes.items() if not node.accepting])
     load_s = random.uniform(4.0, 10.0)
-    if faults:
-        plan.lay(cluster, load_s)
+    if wish.faults:
+        plan.lay(cluster, load_s, wish.only)
     chosen = habits(random, random.randint(3, 8), load_s)
     people: list[Client | Operator] = [Client(cluster, habit) for habit in chosen]
     if random.random() < 0.4:
@@ -96,8 +108,8 @@ async def _live(cluster: Cluster, random: Random, faults: bool) -> None:
             cluster.audit.violation("I9", "a client could not send")
     await asyncio.gather(*sending, return_exceptions=True)
     await _settled(cluster, SETTLES_S, lambda: differences(cluster))
-    judge(cluster)
     cluster.closed = True
+    judge(cluster)
     for name in cluster.living():
         cluster.stop(name)
         await _settled(cluster, STARTS_S, lambda: [name for name in cluster.living() if cluster.is_leaving(name)])

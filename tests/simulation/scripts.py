@@ -11,12 +11,12 @@ from typing import Any
 
 from tests.simulation.scripts_batches import append, cancel, close, reclose, restore
 from tests.simulation.scripts_deliveries import claim, discard, release, requeue, settle
-from tests.simulation.scripts_owners import acquire, beat, census, hand_over, leave, owners, resign, sweep
+from tests.simulation.scripts_owners import acquire, beat, census, hand_over, leave, owners, resign, sweep, turn_back
 
 Script = Callable[..., Any]
 WRITES: Mapping[str, Script] = {
     **{of.__name__: of for of in (append, restore, reclose, close, cancel)},
     **{of.__name__: of for of in (claim, settle, release, requeue, discard)},
-    **{of.__name__: of for of in (acquire, hand_over, resign, beat, leave)},
+    **{of.__name__: of for of in (acquire, hand_over, resign, turn_back, beat, leave)},
 }
 READS: Mapping[str, Script] = {of.__name__: of for of in (owners, sweep, census)}

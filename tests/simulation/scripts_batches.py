@@ -107,7 +107,7 @@ def reclose(state: State, at: Moment, entries: Sequence[Entry]) -> int:
 
 def _reclose(of: Partition, at: Moment, entry: Entry) -> bool:
     batch = of.open.get(entry.kid)
-    if batch is None:
+    if batch is None or entry.batch_id in of.deliveries:
         return False
     size_bytes = 0
     for count, (_, _, payload) in enumerate(batch.messages, 1):

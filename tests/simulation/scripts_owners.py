@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from actors.node_ports import NodeEvent, NodeRecord, NodeReplaced
 from actors.ports import Census, DueBatch, Fenced, Owner, Ready
-from tests.simulation.state import Moment, State
+from tests.simulation.state import Moment, Partition, State
 
 CLAIMED_SHOWN_MAX = 100
 
@@ -93,7 +93,27 @@ def sweep(
     return due, ready
 
 
-def census(state: State, at: Moment, partitions: Sequence[int]) -> Census:
+def turn_back(state: State, at: Moment, turned: Sequence[tuple[int, int, int]]) -> list[bool]:
+    """turn_back.lua"""
+    return [_turn_back(state.partition(partition), at.ms, epoch, ms) for partition, epoch, ms in turned]
+
+
+def _turn_back(of: Partition, now: int, epoch: int, ms: int) -> bool:
+    if of.fence(epoch):
+        return False
+    for batch in of.open.values():
+        if batch.deadline_ms > now:
+            batch.deadline_ms -= ms
+            batch.first_ms -= ms
+    for name, from_ms in of.ready.items():
+        if from_ms > now:
+            of.ready[name] = from_ms - ms
+            found = of.deliveries[name]
+            found.next_ms = None if found.next_ms is None else found.next_ms - ms
+    return True
+
+
+def census(state: State, at: Moment, partitions: Sequence[int]) -> tuple[Census, int]:
     """census.lua"""
     open_batches, undelivered, oldest, claimed = 0, 0, at.ms, []
     for partition in partitions:
@@ -105,4 +125,4 @@ def census(state: State, at: Moment, partitions: Sequence[int]) -> Census:
             undelivered += len(of.live)
             oldest = min(oldest, *of.live.values())
             claimed += sorted(of.busy, key=lambda name: (of.busy[name], name))[:CLAIMED_SHOWN_MAX]
-    return Census(open_batches, undelivered, at.ms - oldest, tuple(claimed))
+    return Census(open_batches, undelivered, at.ms - oldest, tuple(claimed)), at.ms

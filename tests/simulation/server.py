@@ -38,6 +38,7 @@ class Server:
         self.paused = False
         self.run_number = 1
         self.clock_error_s = 0.0
+        self.clock_error_s_max = 0.0
         self.watchers: list[Watcher] = []
         self.on_restart: Callable[[], None] = lambda: None
         """Told when every connection has ended."""
@@ -46,6 +47,11 @@ class Server:
         """Now, by this server's clock and in truth."""
         us = round((WALL_AT_START_S + self._loop.now - STARTS_AT_S + self.clock_error_s) * 1_000_000)
         return Moment(us // 1000, us, self._loop.now)
+
+    def jump(self, seconds: float) -> None:
+        """The clock is set."""
+        self.clock_error_s += seconds
+        self.clock_error_s_max = max(self.clock_error_s_max, self.clock_error_s)
 
     def arrive(self, perform: Callable[[], None]) -> None:
         """A request came in: it runs now, or when this server goes on."""

@@ -59,6 +59,8 @@ class Wire:
         self._loop = path.loop
         self._process = process
         self._arrives_at = self._answered_at = 0.0
+        self._going: deque[tuple[str, tuple[Any, ...], asyncio.Future[Any]]] = deque()
+        self._coming: deque[tuple[asyncio.Future[Any], Any]] = deque()
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._watchdog: asyncio.TimerHandle | None = None
         self._lost = False
@@ -77,7 +79,8 @@ class Wire:
         self._waiting.append((deadline, reply))
         if self._watchdog is None:
             self._watchdog = self._loop.call_at(deadline, self._check_deadline)
-        self._travel(partial(self._arrive, name, arguments, reply))
+        self._going.append((name, arguments, reply))
+        self._travel()
         return reply
 
     def broken(self, why: str, lost: bool) -> None:
@@ -104,40 +107,43 @@ class Wire:
                 caller.exception()
         self._waiting.clear()
 
-    def _travel(self, arrive: Callable[[], None]) -> None:
+    def _travel(self) -> None:
         path = self._path
         at = max(self._loop.now, path.out_blocked_until) + path.delay()
         self._arrives_at = max(self._arrives_at, at)
-        self._loop.after(self._arrives_at - self._loop.now, arrive)
+        self._loop.after(self._arrives_at - self._loop.now, self._arrive)
 
-    def _arrive(self, name: str, arguments: tuple[Any, ...], reply: asyncio.Future[Any]) -> None:
+    def _arrive(self) -> None:
+        """The request that left first is there, or has still to wait."""
         if self._lost or self._path.gone:
             return
         if self._path.out_blocked_until > self._loop.now:
-            self._travel(partial(self._arrive, name, arguments, reply))
+            self._travel()
         elif not self._path.server.up:
             self.broken("connection refused", lost=True)
         else:
-            self._path.server.arrive(partial(self._perform, name, arguments, reply))
+            self._path.server.arrive(partial(self._perform, *self._going.popleft()))
 
     def _perform(self, name: str, arguments: tuple[Any, ...], reply: asyncio.Future[Any]) -> None:
         server = self._path.server
         value = server.run_number if name == "greet" else server.run(name, self._process.name, arguments)
-        self._return(reply, value)
+        self._coming.append((reply, value))
+        self._return()
 
-    def _return(self, reply: asyncio.Future[Any], value: Any) -> None:
+    def _return(self) -> None:
         path = self._path
         at = max(self._loop.now, path.in_blocked_until) + path.delay()
         self._answered_at = max(self._answered_at, at)
-        self._loop.after(self._answered_at - self._loop.now, partial(self._returned, reply, value))
+        self._loop.after(self._answered_at - self._loop.now, self._returned)
 
-    def _returned(self, reply: asyncio.Future[Any], value: Any) -> None:
+    def _returned(self) -> None:
+        """The answer that left first is there, or has still to wait."""
         if self._deaf:
             return
         if self._path.in_blocked_until > self._loop.now:
-            self._return(reply, value)
+            self._return()
         else:
-            self._process.deliver(self._loop, partial(self._answer, reply, value))
+            self._process.deliver(self._loop, partial(self._answer, *self._coming.popleft()))
 
     def _answer(self, reply: asyncio.Future[Any], value: Any) -> None:
         if self.ended.done():
@@ -264,14 +270,17 @@ class Lanes:
 
     async def _replay(self, wire: Wire, entries: Sequence[Entry]) -> None:
         lost: list[Entry] = []
+        known: list[Entry] = []
         for at in range(0, len(entries), REPLAY_MESSAGES):
             chunk = entries[at : at + REPLAY_MESSAGES]
             added = await wire.send("restore", (self._window_ms, chunk))
-            lost += [entry for entry, is_new in zip(chunk, added, strict=True) if is_new]
+            for entry, is_new in zip(chunk, added, strict=True):
+                (lost if is_new else known).append(entry)
         if self.others():
             await passing(TOGETHER_S)
-        for at in range(0, len(lost), REPLAY_MESSAGES):
-            await wire.send("reclose", (tuple(lost[at : at + REPLAY_MESSAGES]),))
+        maybe_full = lost + known
+        for at in range(0, len(maybe_full), REPLAY_MESSAGES):
+            await wire.send("reclose", (tuple(maybe_full[at : at + REPLAY_MESSAGES]),))
         self.on_replayed(len(entries), len(lost))
 
     async def _greet_cold(self, wire: Wire) -> None:
