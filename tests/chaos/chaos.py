@@ -39,6 +39,9 @@ HOLD = Toxic(hold=True)
 
 Judge = Callable[[Evidence], Iterable[str]]
 
+LOOK_S = 0.4
+"""Between two looks at who owns what: longer than a beat, by then a new owner has taken what it was given."""
+
 
 class Chaos:
     """One row's hands. `random` is the only source of chance, so that a seed repeats a run."""
@@ -99,17 +102,19 @@ class Chaos:
         them own something. That it took too long is only noted."""
         winner = winners(frozenset(node.name for node in self.rig.nodes if node.alive))
         owned: Counter[str] = Counter()
+        before: dict[int, tuple[str, int]] = {}
 
         async def even() -> bool:
-            nonlocal owned
-            owners = {partition: node for partition, (node, _) in (await self.owners()).items()}
-            owned = Counter(owners.values())
+            nonlocal owned, before
+            last, before = before, await self.owners()
+            owned = Counter(node for node, _ in before.values())
             if self.hurried:
                 return sum(count >= OWNED_MIN for count in owned.values()) > 1
-            return all(winner[partition] == node for partition, node in owners.items())
+            # A planned move names the new owner before that one takes it under an epoch of its own.
+            return before == last and all(winner[partition] == node for partition, (node, _) in before.items())
 
         try:
-            await until(even, within_s, every_s=0.2)
+            await until(even, within_s, every_s=LOOK_S)
         except NeverHappened:
             self.note(f"uneven after {within_s:g} s: {', '.join(f'{name} {n}' for name, n in owned.items())}")
             return False
