@@ -71,9 +71,9 @@ def observe(view: View[R], records: Sequence[R], sent: float, received: float) -
     """The view after a read that was sent and answered at these times.
 
     A sign that changed may have done so just before the answer, one that stands still may have been looked at when the
-    read was sent: both are taken the slow way.
+    read was sent: both are taken the slow way. An answer that comes late to a reader that was frozen tells of long ago.
     """
-    uninterrupted = sent - view.read_at <= GAP_S
+    uninterrupted = sent - view.read_at <= GAP_S and received - sent <= GAP_S
     seen = {record.node: _seen(view.seen.get(record.node), record, received, uninterrupted) for record in records}
     beating = {node: of.record for node, of in seen.items() if sent - of.since < DEAD_AFTER_S}
     leaving = frozenset(node for node, record in beating.items() if record.leaving)
