@@ -145,7 +145,8 @@ def test_pauses_again_and_again_make_nobody_look_dead() -> None:
 
 
 def test_a_read_that_took_long_counts_the_slow_way() -> None:
-    """A change is taken to have come at the end of it, a stillness to have been seen at its beginning."""
+    """A change is taken to have come at the end of it, a stillness to have been seen at its beginning; one that took
+    longer than a gap may be, because the reader was frozen in it, tells of long ago: observation begins anew."""
     reader = Reader()
     reader.read(B)
     reader.read(beating(B, 1), took=0.9)
@@ -153,7 +154,10 @@ def test_a_read_that_took_long_counts_the_slow_way() -> None:
     assert reader.view.seen["b"].since == changed_at
     reader.read(beating(B, 1), after=0.5, took=0.1)
     assert reader.read(beating(B, 1), after=0.5, took=1.0) == {"b"}, "sent 1.1 s after the change"
-    assert reader.read(beating(B, 1), after=0.5, took=5.0) == frozenset()
+    assert reader.read(beating(B, 1), after=0.5, took=5.0) == {"b"}, "this reader was frozen"
+    assert reader.read(beating(B, 1), after=0.5, took=0.1) == {"b"}
+    reader.read(beating(B, 1), after=0.9, took=0.1)
+    assert reader.read(beating(B, 1), after=0.9, took=0.1) == frozenset()
 
 
 def test_when_somebody_came_or_went_is_known() -> None:
@@ -267,7 +271,7 @@ def _lives(history: Sequence[Answer], name: str) -> bool:
     for answer in reversed(history[:-1]):
         there = answer.records.get(name)
         same = there is not None and (there.incarnation, there.beat) == (record.incarnation, record.beat)
-        if not same or later.sent - answer.received > GAP_S:
+        if not same or later.sent - answer.received > GAP_S or later.received - later.sent > GAP_S:
             break
         since, later = answer.received, answer
     return not record.leaving and last.sent - since < T
