@@ -13,6 +13,7 @@ from actors.adapters.valkey.identity import StoreUnfit
 from actors.adapters.valkey.store import ValkeyStore
 from actors.egress_ports import Egress
 from actors.loop_lag import watch_loop
+from actors.node_ports import NodeReplaced
 from actors.ports import StoreAway
 from router.composition import ABOUT, Parts
 from router.edge.openapi import freeze
@@ -42,6 +43,7 @@ class Node(Parts):
     ) -> None:
         super().__init__(settings, store_url, on_fatal, wrap_store, wrap_egress)
         self._store_url = store_url
+        self._sockets: Sequence[socket] = ()
         self._runner: EdgeRunner | None = None
 
     async def start(self, sockets: Sequence[socket]) -> None:
@@ -60,6 +62,7 @@ class Node(Parts):
         self.supervisor.service("loop-lag", lambda: watch_loop(self.clock, self.metrics.loop_lag_seconds))
         self._runner = EdgeRunner(self.app(), self.edge, shutdown_timeout=REQUESTS_DRAIN_S)
         await self._runner.setup()
+        self._sockets = sockets
         for listener in sockets:
             for _ in range(ACCEPTS_PER_TURN):
                 await web.SockSite(self._runner, listener.dup(), backlog=BACKLOG).start()
@@ -77,6 +80,8 @@ class Node(Parts):
         self.edge.draining = True
         leaving = self.supervisor.spawn("leave", self._leave())
         draining = self.supervisor.spawn("drain", self.deliveries.drain(DELIVERIES_DRAIN_S))
+        for listener in self._sockets:
+            listener.close()  # else the kernel would go on taking connections that nobody reads
         if self._runner is not None:
             await self._runner.cleanup()
         try:
@@ -107,7 +112,7 @@ class Node(Parts):
             async with asyncio.timeout(DELIVERIES_DRAIN_S + REQUESTS_DRAIN_S):
                 await self.handover.leave()
                 await self.membership.leave()
-        except (StoreAway, TimeoutError) as error:
+        except (StoreAway, TimeoutError, NodeReplaced) as error:
             self.log.warning("partitions not given back", reason=str(error))
 
     async def _store_reached(self) -> None:

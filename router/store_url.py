@@ -11,8 +11,13 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from router.values import Secret, host, port
 
-SECRET_QUERY = frozenset({"password", "sentinel_password"})
+SECRET_QUERY = frozenset({"password", "sentinel_password", "ssl_keyfile_password"})
 """Parts that nobody should read, besides the password of the account."""
+QUERY = frozenset(
+    {"db", "username", "password", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
+    | {"ssl_keyfile_password", "sentinel_username", "sentinel_password"}
+)
+"""What may stand behind the question mark; anything else is a slip that would only show when nothing connects."""
 
 
 def store_url(text: str) -> Secret:
@@ -21,7 +26,7 @@ def store_url(text: str) -> Secret:
     url = text.strip()
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in _STORES and _STORES[parts.scheme](parts)
+        valid = parts.scheme in _STORES and _STORES[parts.scheme](parts) and _is_query(parts)
     except ValueError:
         valid = False
     if not valid:
@@ -30,6 +35,17 @@ def store_url(text: str) -> Secret:
             "redis+cluster://host:port,host:port (rediss for TLS)"
         )
     return Secret(url)
+
+
+def _is_query(parts: SplitResult) -> bool:
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    for_tls = any(name.startswith("ssl_") for name, _ in given)
+    databases = [value for name, value in given if name == "db"]
+    return (
+        {name for name, _ in given} <= QUERY
+        and (not for_tls or parts.scheme.startswith("rediss"))
+        and all(re.fullmatch(r"[0-9]{1,5}", each) for each in databases)
+    )
 
 
 def _is_server(parts: SplitResult) -> bool:
@@ -44,8 +60,7 @@ def _is_socket(parts: SplitResult) -> bool:
 
 def _is_sentinel(parts: SplitResult) -> bool:
     service = re.fullmatch(r"/[A-Za-z0-9_.-]{1,64}", parts.path)
-    databases = [value for name, value in parse_qsl(parts.query) if name == "db"]
-    return service is not None and _are_hosts(parts) and all(re.fullmatch(r"[0-9]{1,5}", each) for each in databases)
+    return service is not None and _are_hosts(parts)
 
 
 def _is_cluster(parts: SplitResult) -> bool:

@@ -240,10 +240,11 @@ def register(app: web.Application, routes: MonitoringRoutes) -> None:
 
 
 def node_view(record: NodeRecord, silent_s: float, alive: Collection[str]) -> NodeView:
-    """One node as it is shown."""
+    """One node as it is shown. What a dead one last said of its partitions is not so any more."""
+    state = state_of(record, silent_s, alive)
     return NodeView(
         id=record.node,
-        state=state_of(record, silent_s, alive),
+        state=state,
         silent_seconds=round(silent_s, 3),
         incarnation=record.incarnation,
         address=record.address,
@@ -252,7 +253,7 @@ def node_view(record: NodeRecord, silent_s: float, alive: Collection[str]) -> No
         pid=record.pid,
         url=record.url,
         started_at=rfc3339(record.started_ms),
-        partitions=record.partitions,
+        partitions=0 if state == "dead" else record.partitions,
         open_batches=record.open_batches,
         undelivered=record.undelivered,
         oldest_waiting_seconds=record.oldest_waiting_ms / 1000,

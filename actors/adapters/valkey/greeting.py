@@ -97,6 +97,8 @@ class Greeter:
         """Note that the store must not be used; gives what its callers are told."""
         news = self.unfit is None and self._identity.cluster != ""
         self.unfit = why
+        # What was acknowledged since went into what is not the store: it counts as changed when it is fit again.
+        self._runs = [None if run is None else "" for run in self._runs]
         self.shut(str(why))
         if news:
             self._hooks.on_unfit(str(why))
