@@ -152,7 +152,7 @@ class Metrics:
         self.takeovers: ports.Counter = self._counter("buzon_takeovers", "Partitions taken over from a dead node.")
         self.handovers: ports.Counter = self._counter("buzon_handovers", "Partitions given to another node as planned.")
         self.handover_seconds: ports.Histogram = self._histogram(
-            "buzon_handover_seconds", "From the last delivery that was begun to the new owner being named.", _FAST_S
+            "buzon_handover_seconds", "From holding a partition back to its new owner having taken it.", _FAST_S
         )
         forwards = self._numbers("counter", "buzon_forwards", "Requests passed on to their owner.", "outcome")
         self.forwards: Mapping[Forward, ports.Counter] = {each: forwards.child(each) for each in FORWARDS}
