@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from actors.ports import Counter, Gauge, Histogram, StoreAway
+from actors.ports import Gauge, Histogram, StoreAway
 
 NEVER = -1
 """As `expires_ms`: the entry stays until somebody takes it away."""
@@ -134,15 +134,24 @@ class CommitMeters(Protocol):
     commit_seconds: Histogram
 
 
+class Tally(Protocol):
+    """A counter that can be read."""
+
+    @property
+    def value(self) -> float: ...
+    def inc(self, amount: float = 1) -> None: ...
+
+
 class CacheMeters(Protocol):
     """Pre-bound metric children of the cache."""
 
     cache_commits: CommitMeters
-    cache_reads: Mapping[ReadHow, Counter]
-    cache_absent: Counter
+    cache_reads: Mapping[ReadHow, Tally]
+    cache_absent: Tally
     """Reads, of any kind, that found nothing."""
-    cache_writes: Counter
-    cache_invalidations: Counter
+    cache_writes: Tally
+    cache_invalidations: Tally
+    """Names that the store said have changed, the router's own left out."""
+    cache_near_evicted: Tally
     cache_near_bytes: Gauge
     cache_near_entries: Gauge
-    cache_near_evicted: Counter

@@ -31,7 +31,7 @@ CALLS_MAX = 4
 
 Q = TypeVar("Q")
 A = TypeVar("A")
-Answer = Callable[[Any], None]
+Answer = Callable[[Any], object]
 """Gets the store's answer, or the exception that stands for it."""
 
 

@@ -6,76 +6,12 @@ empty default is None. `UNUSED_NAMES` are names of the contract that later versi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from router import setting, values
+from router.cache_declarations import CACHE_SETTINGS
+from router.setting import DAY_S, TTL_S_MAX, Setting
+from router.store_url import store_url
 
-from msgspec import Struct
-
-from actors.core.durations import format_duration
-from router import values
-from router.store_url import redacted_url, store_url
-
-DAY_S = 86_400.0
-TTL_S_MAX = 3650 * DAY_S
 WORKERS_MAX = 64
-
-
-def _plain(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _duration(value: object) -> str:
-    return format_duration(float(str(value)))
-
-
-def _flag(value: object) -> str:
-    return "true" if value else "false"
-
-
-def _auth(value: object) -> str:
-    return "off" if value else "on"
-
-
-def _address(value: object) -> str:
-    return values.host_port(*value) if isinstance(value, tuple) else ""
-
-
-def _node_url(value: object) -> str:
-    return f"tcp://{_address(value)}"
-
-
-def _url(value: object) -> str:
-    return redacted_url(str(value))
-
-
-def _hidden(value: object) -> str:
-    return "***"
-
-
-def _unparsed(text: str) -> object:
-    raise AssertionError("a list setting is parsed by parse_list")
-
-
-class Setting(Struct, frozen=True, kw_only=True):
-    """One setting. `field` is its attribute in `Settings`, empty for a part of the store's address.
-
-    `show` writes a value for people and never tells a secret; a bad `secret` is not repeated in its error either.
-    """
-
-    name: str
-    field: str
-    meaning: str
-    default: str = ""
-    aliases: tuple[str, ...] = ()
-    parse: Callable[[str], object] = _unparsed
-    parse_list: Callable[[tuple[str, ...]], object] | None = None
-    show: Callable[[object], str] = _plain
-    secret: bool = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names it goes by, the strongest first."""
-        return (self.name, *self.aliases)
-
 
 SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -99,14 +35,14 @@ SETTINGS: tuple[Setting, ...] = (
         field="auth_off",
         default="on",
         parse=values.auth_off,
-        show=_auth,
+        show=setting.auth,
         meaning="`off` lets everybody who reaches the node do everything.",
     ),
     Setting(
         name="SECRET_KEY",
         field="secret_key",
         parse=values.secret,
-        show=_hidden,
+        show=setting.hidden,
         secret=True,
         meaning="Will check bearer tokens; this version warns that it does not.",
     ),
@@ -148,7 +84,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="NODE_URL",
         field="node_address",
         parse=values.node_url,
-        show=_node_url,
+        show=setting.node_url,
         meaning="How the other nodes reach this one, as `tcp://host:port`; when absent `APP_HOST` (or, for all "
         "addresses, the one used towards the store) and a port that the kernel picks. Worker 2 has the next port.",
     ),
@@ -171,7 +107,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="REDIS_URL",
         field="",
         parse=store_url,
-        show=_url,
+        show=setting.url,
         secret=True,
         meaning="Redis (7.0 or newer) or Valkey to use: `redis://`, `rediss://`, `unix://`, and with `+sentinel` or "
         "`+cluster` several hosts; with neither this nor `REDIS_HOST` an embedded Valkey runs.",
@@ -202,7 +138,7 @@ SETTINGS: tuple[Setting, ...] = (
         field="",
         aliases=("DC_CACHE_PASSWORD",),
         parse=values.secret,
-        show=_hidden,
+        show=setting.hidden,
         secret=True,
         meaning="The same in parts: password. Fills in for a `REDIS_URL` that has none.",
     ),
@@ -210,7 +146,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="DC_CACHE_ADDRESSES",
         field="",
         parse=values.address,
-        show=_address,
+        show=setting.address,
         meaning="The same as one `host:port`.",
     ),
     Setting(
@@ -218,7 +154,7 @@ SETTINGS: tuple[Setting, ...] = (
         field="allow_unsafe_store",
         default="false",
         parse=values.flag,
-        show=_flag,
+        show=setting.flag,
         meaning="Work on a store of yours that evicts keys or keeps no append-only file: messages may be lost.",
     ),
     Setting(
@@ -226,7 +162,7 @@ SETTINGS: tuple[Setting, ...] = (
         field="webhook_timeout_s",
         default="10s",
         parse=values.duration_s(0.01, 120),
-        show=_duration,
+        show=setting.duration,
         meaning="How long one attempt may take when the message does not say.",
     ),
     Setting(
@@ -241,7 +177,7 @@ SETTINGS: tuple[Setting, ...] = (
         field="retry_delay_s",
         default="5s",
         parse=values.duration_s(0.001, 3600),
-        show=_duration,
+        show=setting.duration,
         meaning="Wait before the first retry; doubled for each further one, ±20 %.",
     ),
     Setting(
@@ -256,7 +192,7 @@ SETTINGS: tuple[Setting, ...] = (
         field="dead_ttl_s",
         default="168h",
         parse=values.duration_s(1, TTL_S_MAX),
-        show=_duration,
+        show=setting.duration,
         meaning="How long a dead delivery is kept for a replay.",
     ),
     Setting(
@@ -264,7 +200,7 @@ SETTINGS: tuple[Setting, ...] = (
         field="delivered_ttl_s",
         default="1h",
         parse=values.duration_s(1, TTL_S_MAX),
-        show=_duration,
+        show=setting.duration,
         meaning="How long a delivered delivery can still be looked up.",
     ),
     Setting(
@@ -272,7 +208,7 @@ SETTINGS: tuple[Setting, ...] = (
         field="idempotency_ttl_s",
         default="10m",
         parse=values.duration_s(1, 30 * DAY_S),
-        show=_duration,
+        show=setting.duration,
         meaning="How long an `Idempotency-Key` is remembered.",
     ),
     Setting(
@@ -294,17 +230,15 @@ SETTINGS: tuple[Setting, ...] = (
         field="debug",
         default="false",
         parse=values.flag,
-        show=_flag,
+        show=setting.flag,
         meaning="More logs, and asyncio's own checks.",
     ),
+    *CACHE_SETTINGS,
 )
 
 UNUSED_NAMES = frozenset(
     {
         "DATABASE_URL",
-        "CACHE_DEFAULT_TTL",
-        "CACHE_STALE_IF_ERROR",
-        "RESERVED_PREFIX",
         "QUEUE_CHANNEL",
         "CHANNEL_HISTORY_SIZE",
         "CHANNEL_HISTORY_TTL",

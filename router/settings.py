@@ -18,7 +18,8 @@ from msgspec import Struct
 
 from actors.core.refusals import CannotStart
 from router import values
-from router.declarations import SETTINGS, UNUSED_NAMES, Setting
+from router.declarations import SETTINGS, UNUSED_NAMES
+from router.setting import Setting
 from router.values import Secret
 from router.worker_place import VARIABLE, WorkerPlace, worker_place
 
@@ -68,6 +69,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     idempotency_ttl_s: float
     body_bytes_max: int
     allow_unsafe_store: bool
+    cache_url: Secret | None
+    """As `redis_url`. None: the cache lives in the store."""
+    cache_default_ttl_s: float
+    """0: for ever."""
+    cache_near_bytes: int
+    cache_stale_s: float
+    reserved_prefix: str
     worker: WorkerPlace | None = None
     """Which worker of a parent this process is; None when it is a node of its own or that parent."""
 

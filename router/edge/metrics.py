@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from prometheus_client import CollectorRegistry, GCCollector, Info, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from actors import ports
+from actors.cache_ports import ReadHow, Tally
 from actors.core.policy import Reason
 from router.edge.meters import Distribution, Distributions, Number, Numbers
 from router.edge.metrics_sum import Families, Family, Series
@@ -27,6 +28,7 @@ Forward = Literal["done", "away", "not_owner"]
 REASONS: Final[tuple[Reason, ...]] = ("size", "bytes", "timeout", "manual")
 OUTCOMES: Final[tuple[Outcome, ...]] = ("delivered", "retrying", "dead", "discarded")
 FORWARDS: Final[tuple[Forward, ...]] = ("done", "away", "not_owner")
+READS: Final[tuple[ReadHow, ...]] = ("hit", "miss", "collapsed", "stale")
 
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _REQUEST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -59,6 +61,13 @@ class RouteMeters:
         self._seconds.observe(seconds)
 
 
+class Commits(NamedTuple):
+    """What is observed of one kind of group commit."""
+
+    commit_operations: ports.Histogram
+    commit_seconds: ports.Histogram
+
+
 class Metrics:
     """The registry and all that is in it; what actors see of it is `actors.ports.Meters`."""
 
@@ -75,6 +84,7 @@ class Metrics:
         self._add_deliveries()
         self._add_store()
         self._add_nodes()
+        self._add_cache()
         self._add_runtime()
         self._requests = self._numbers("counter", "buzon_http_requests", "Requests answered.", "method,route,status")
         self._request_seconds = self._distributions(
@@ -160,6 +170,30 @@ class Metrics:
             "buzon_direct_appends", "Messages stored for a partition that another node owns."
         )
         self.rings: ports.Counter = self._counter("buzon_rings", "Hints sent to the owners of partitions.")
+
+    def _add_cache(self) -> None:
+        reads = self._numbers(
+            "counter",
+            "buzon_cache_reads",
+            "Cache keys read, by where from: this process (hit), the store (miss, collapsed), this process while the "
+            "store was away (stale).",
+            "how",
+        )
+        self.cache_reads: Mapping[ReadHow, Tally] = {each: reads.child(each) for each in READS}
+        self.cache_absent: Tally = self._counter("buzon_cache_absent", "Cache keys read that held nothing.")
+        self.cache_writes: Tally = self._counter("buzon_cache_writes", "Cache keys written, expired or deleted.")
+        self.cache_invalidations: Tally = self._counter(
+            "buzon_cache_invalidations", "Names that the store said had changed."
+        )
+        self.cache_near_evicted: Tally = self._counter(
+            "buzon_cache_near_evicted", "Entries that left the near cache for want of room."
+        )
+        self.cache_near_bytes: ports.Gauge = self._gauge("buzon_cache_near_bytes", "Memory of the near cache.")
+        self.cache_near_entries: ports.Gauge = self._gauge("buzon_cache_near_entries", "Entries in the near cache.")
+        self.cache_commits = Commits(
+            self._histogram("buzon_cache_commit_operations", "Cache keys that one call carried.", _OPERATIONS),
+            self._histogram("buzon_cache_commit_seconds", "Time one call for cache keys took.", _FAST_S),
+        )
 
     def _add_runtime(self) -> None:
         self.mailbox_depth: ports.Gauge = self._gauge(

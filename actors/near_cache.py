@@ -1,0 +1,130 @@
+"""Near cache: what was read lately, kept in this process for as long as it can be proved fresh.
+
+Owns entries, least recently used out first, bounded in bytes. Knows no store and never waits. An entry is fresh while
+its server tells what changes (its proof), it has not expired and nobody has forgotten it; all of that is looked at when
+it is asked for, so a process that was frozen serves nothing that it slept over.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from actors.cache_ports import NEVER, Proof
+
+NEAR_S_MAX = 600.0
+"""No entry is believed for longer without being read again, whatever proves it."""
+ENTRY_BYTES = 560
+"""What an entry takes beside its key and its value [measured: `tests/unit/test_near_cache.py` holds it to that]."""
+SHARE_MAX = 8
+"""An entry that would fill more than the eighth part of the room is not kept."""
+
+
+class Entry(Struct, gc=False, eq=False):
+    """What a key holds. `value` is valid JSON, None for nothing; `etag` names the stored bytes.
+
+    `fresh_until` and `deadline` are boottimes: until when it may be believed, until when it may be shown at all.
+    `expires_at` is room for the instant as an answer writes it. Only that changes once an entry is made.
+    """
+
+    value: bytes | None
+    etag: str
+    expires_ms: int
+    deadline: float
+    fresh_until: float
+    proof: Proof
+    expires_at: bytes = b""
+
+    @property
+    def for_ever(self) -> bool:
+        """Whether the entry stays until somebody takes it away."""
+        return self.expires_ms == NEVER
+
+
+class NearCache:
+    """Entries by key. `now` is always the boottime."""
+
+    def __init__(self, bytes_max: int, stale_s: float) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        self.evicted = 0
+        self._stale_s = stale_s
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: str, now: float) -> Entry | None:
+        """The entry, if it is fresh."""
+        entry = self._entries.get(key)
+        if entry is None or now >= entry.fresh_until or now >= entry.proof.until:
+            return None
+        self._entries.move_to_end(key)
+        return entry
+
+    def get_many(self, keys: Iterable[str], now: float) -> tuple[dict[str, Entry], list[str]]:
+        """The entries that are fresh, and the keys of the others, each once."""
+        entries = self._entries
+        used = entries.move_to_end
+        found: dict[str, Entry] = {}
+        missing: dict[str, None] = {}
+        for key in keys:
+            entry = entries.get(key)
+            if entry is None or now >= entry.fresh_until or now >= entry.proof.until:
+                missing[key] = None
+            else:
+                used(key)
+                found[key] = entry
+        return found, list(missing)
+
+    def stale(self, key: str, now: float) -> Entry | None:
+        """The entry, if it may be shown as stale: it has not expired, and was proved fresh not too long ago."""
+        entry = self._entries.get(key)
+        return None if entry is None or self._useless(entry, now) else entry
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Keep an entry, if there is room for one of its size."""
+        size = _size(key, entry)
+        if size * SHARE_MAX > self.bytes_max:
+            self.forget(key)
+            return
+        before = self._entries.pop(key, None)
+        if before is not None:
+            self.bytes -= _size(key, before)
+        self._entries[key] = entry
+        self.bytes += size
+        while self.bytes > self.bytes_max:
+            oldest, dropped = self._entries.popitem(last=False)
+            self.bytes -= _size(oldest, dropped)
+            self.evicted += 1
+
+    def forget(self, key: str) -> None:
+        """Drop an entry."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.bytes -= _size(key, entry)
+
+    def empty(self) -> None:
+        """Drop everything."""
+        self._entries.clear()
+        self.bytes = 0
+
+    def keys(self) -> list[str]:
+        """Every key, as a copy."""
+        return list(self._entries)
+
+    def tidy(self, keys: Iterable[str], now: float) -> None:
+        """Drop what can never be shown again among these keys."""
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None and self._useless(entry, now):
+                self.forget(key)
+
+    def _useless(self, entry: Entry, now: float) -> bool:
+        return now >= entry.deadline or now >= entry.proof.until + self._stale_s
+
+
+def _size(key: str, entry: Entry) -> int:
+    return ENTRY_BYTES + len(key) + (0 if entry.value is None else len(entry.value))

@@ -1,0 +1,80 @@
+"""Setting: what is declared of one setting, and how values are written for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from actors.core.durations import format_duration
+from router import values
+from router.store_url import redacted_url
+
+DAY_S = 86_400.0
+TTL_S_MAX = 3650 * DAY_S
+
+
+def plain(value: object) -> str:
+    """As it is; several with commas."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def duration(value: object) -> str:
+    """Seconds as Go writes them."""
+    return format_duration(float(str(value)))
+
+
+def flag(value: object) -> str:
+    """true or false."""
+    return "true" if value else "false"
+
+
+def auth(value: object) -> str:
+    """AUTH: off or on."""
+    return "off" if value else "on"
+
+
+def address(value: object) -> str:
+    """Host and port."""
+    return values.host_port(*value) if isinstance(value, tuple) else ""
+
+
+def node_url(value: object) -> str:
+    """A node's address as NODE_URL is written."""
+    return f"tcp://{address(value)}"
+
+
+def url(value: object) -> str:
+    """A store's URL without its password."""
+    return redacted_url(str(value))
+
+
+def hidden(value: object) -> str:
+    """Nothing of it."""
+    return "***"
+
+
+def _unparsed(text: str) -> object:
+    raise AssertionError("a list setting is parsed by parse_list")
+
+
+class Setting(Struct, frozen=True, kw_only=True):
+    """One setting. `field` is its attribute in `Settings`, empty for a part of the store's address.
+
+    `show` writes a value for people and never tells a secret; a bad `secret` is not repeated in its error either.
+    """
+
+    name: str
+    field: str
+    meaning: str
+    default: str = ""
+    aliases: tuple[str, ...] = ()
+    parse: Callable[[str], object] = _unparsed
+    parse_list: Callable[[tuple[str, ...]], object] | None = None
+    show: Callable[[object], str] = plain
+    secret: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names it goes by, the strongest first."""
+        return (self.name, *self.aliases)
