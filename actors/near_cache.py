@@ -16,7 +16,7 @@ from actors.cache_ports import NEVER, Proof
 
 NEAR_S_MAX = 600.0
 """No entry is believed for longer without being read again, whatever proves it."""
-ENTRY_BYTES = 560
+ENTRY_BYTES = 460
 """What an entry takes beside its key and its value [measured: `tests/unit/test_near_cache.py` holds it to that]."""
 SHARE_MAX = 8
 """An entry that would fill more than the eighth part of the room is not kept."""

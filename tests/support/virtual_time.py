@@ -72,8 +72,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if seconds is None:
             raise NeverHappened("everything waits, and nothing will ever happen")
         target = self._now + seconds
-        while self._whens and self._whens[0] < target - ULPS_S:
-            heapq.heappop(self._whens)
+        while self._whens and (self._whens[0] < target - ULPS_S or self._whens[0] <= self._now):
+            heapq.heappop(self._whens)  # it has been, or was taken back
         near = bool(self._whens) and self._whens[0] - target < ULPS_S
         self._now = max(self._now, self._whens[0] if near else target)
 
