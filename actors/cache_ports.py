@@ -88,6 +88,19 @@ class SliceCursor(Struct, frozen=True, array_like=True):
     name: str = ""
 
 
+class ServerStats(Struct, frozen=True, kw_only=True):
+    """What the cache's server says of itself. `keyspace` is for each of its databases (`db0`) what is in it: `keys`,
+    `expires`, `avg_ttl`. Channels of the router's own are not counted."""
+
+    redis_version: str
+    uptime_in_seconds: int
+    connected_clients: int
+    used_memory_human: str
+    total_commands_processed: int
+    keyspace: Mapping[str, Mapping[str, int]]
+    pubsub_channels: int
+
+
 class Slice(Struct, frozen=True):
     """Some names, each of a string that is not the router's own; `following` is None at the end."""
 
@@ -145,7 +158,9 @@ class Tally(Protocol):
 class CacheMeters(Protocol):
     """Pre-bound metric children of the cache."""
 
-    cache_commits: CommitMeters
+    @property
+    def cache_commits(self) -> CommitMeters: ...
+
     cache_reads: Mapping[ReadHow, Tally]
     cache_absent: Tally
     """Reads, of any kind, that found nothing."""

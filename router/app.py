@@ -23,6 +23,8 @@ from router.node_place import node_place
 from router.settings import Settings
 
 STORE_WAIT_S = 5.0
+CACHE_WAIT_S = 1.0
+CACHE_LOOK_S = 0.01
 ACCEPTS_PER_TURN = 16
 """uvloop takes one connection of a listening socket in each turn of its loop. Under a flood a turn lasts 100 ms, and
 whoever came new would wait for seconds [measured: 5.4 s for a GET of /livez, 0.25 s with several]."""
@@ -50,7 +52,11 @@ class Node(Parts):
         """Reach the store, join the other nodes, then listen. Raises StoreUnfit, CannotListen: in one line."""
         for name, run in self.store.services():
             self.supervisor.service(name, run)
+        for name, run in self.cache_store.services():
+            self.supervisor.service(name, run)
+        self.supervisor.service("cache", self.cache.run)
         await self._store_reached()
+        await self._cache_reached()
         await self.http.start()
         await self._open_to_peers()
         await self.membership.run_once()
@@ -88,6 +94,7 @@ class Node(Parts):
             async with asyncio.timeout(REQUESTS_DRAIN_S):
                 await self.forwarding.appends.drained()
                 await self.buffers.drained()
+                await self.cache.drained()
         except TimeoutError:
             self.log.warning("commit queue not empty at the end")
         await asyncio.wait([draining], timeout=DELIVERIES_DRAIN_S + REQUESTS_DRAIN_S)
@@ -121,6 +128,15 @@ class Node(Parts):
                 await self.store.reached()
         except (TimeoutError, StoreUnfit):
             raise StoreUnfit(f"REDIS_URL: cannot use the store: {self.store.why_away}") from None
+
+    async def _cache_reached(self) -> None:
+        """A cache that is away is no reason not to start: it answers 503 until it is there."""
+        try:
+            async with asyncio.timeout(CACHE_WAIT_S):
+                while not self.cache_store.connected:
+                    await asyncio.sleep(CACHE_LOOK_S)
+        except TimeoutError:
+            self.log.warning("cache is away", reason=self.cache_store.why_away)
 
 
 def openapi_document() -> str:

@@ -19,12 +19,17 @@ from actors.adapters.peers.caller import Service
 from actors.adapters.peers.links import PeerLinks
 from actors.adapters.peers.listener import PeerListener
 from actors.adapters.valkey.bell import ValkeyBell
+from actors.adapters.valkey.cache_store import CacheOptions, ValkeyCache
 from actors.adapters.valkey.deliveries import Kept
 from actors.adapters.valkey.echo import Echo
+from actors.adapters.valkey.keys import RESERVED_PREFIX
 from actors.adapters.valkey.store import StoreOptions, ValkeyStore
 from actors.attempt import Attempts, DeliveryRules, Tools
 from actors.buffers import Buffers
+from actors.cache import Cache, CacheRules
+from actors.cache_walks import CacheWalks
 from actors.core.addresses import Guard
+from actors.core.cache_names import CacheNames
 from actors.core.ids import IdSource
 from actors.deliveries import Deliveries
 from actors.desk import Desk
@@ -41,9 +46,12 @@ from actors.sweeper import Sweeper
 from actors.tail import Tail
 from router.__about__ import __version__
 from router.api import buffers as buffer_api
+from router.api import cache as cache_api
+from router.api import cache_batches, cache_durations, cache_seconds
 from router.api import deliveries as delivery_api
 from router.api import monitoring as monitoring_api
 from router.api import operations as operations_api
+from router.api import stats as stats_api
 from router.edge import logs
 from router.edge.http import Edge
 from router.edge.idempotency import Idempotency
@@ -62,6 +70,7 @@ ABOUT = About(
     tags={
         buffer_api.TAG: "Messages and the batches they wait in.",
         delivery_api.TAG: "Closed batches on their way to their webhooks.",
+        cache_api.TAG: cache_api.ABOUT,
         operations_api.TAG: "The node itself.",
     },
 )
@@ -92,8 +101,11 @@ class Parts:
         self.ids = IdSource(lambda: time.time_ns() // 1_000_000, os.urandom)
         self._make_actors(wrap_egress(self.http))
         self._make_nodes()
+        self._make_cache(settings.cache_url or store_url)
         self._join(on_fatal)
-        self.status = Status(settings, self.store, self.ownership, lambda: self.echo.age_s(self.clock.monotonic()))
+        self.status = Status(
+            settings, self.store, self.cache_store, self.ownership, lambda: self.echo.age_s(self.clock.monotonic())
+        )
         self.edge = Edge(self.metrics, self.log, access_log=settings.log_level == "debug")
 
     def app(self) -> web.Application:
@@ -105,9 +117,19 @@ class Parts:
         )
         buffer_api.register(app, buffer_routes)
         delivery_api.register(app, delivery_api.DeliveryRoutes(self.deliveries, self.forwarding, idempotency))
+        self._register_cache(app, idempotency)
         monitoring_api.register(app, monitoring_api.MonitoringRoutes(self.membership, self.ownership, self.store))
         operations_api.register(app, operations_api.Operations(self.status, self.metrics, self.clock), ABOUT)
         return app
+
+    def _register_cache(self, app: web.Application, idempotency: Idempotency) -> None:
+        names = CacheNames((RESERVED_PREFIX, self.settings.reserved_prefix))
+        default_ttl_ms = round(self.settings.cache_default_ttl_s * 1000)
+        entries = cache_api.Entries(self.cache, self.cache_walks, names, default_ttl_ms)
+        cache_seconds.register(app, cache_seconds.SecondsRoutes(entries, idempotency))
+        cache_batches.register(app, cache_batches.BatchRoutes(entries, idempotency))
+        cache_durations.register(app, cache_durations.DurationRoutes(entries))
+        stats_api.register(app, stats_api.StatsRoutes(self.cache_store))
 
     def _make_actors(self, egress: Egress) -> None:
         """What a node does for the partitions it holds."""
@@ -149,6 +171,21 @@ class Parts:
             self.tools,
             settings.ingest == "forward",
         )
+
+    def _make_cache(self, url: str) -> None:
+        settings = self.settings
+        names = CacheOptions(
+            url=url,
+            client_name=f"buzon-cache-{settings.node_id}",
+            reserved=(RESERVED_PREFIX, settings.reserved_prefix),
+        )
+        rules = CacheRules(near_bytes_max=settings.cache_near_bytes, stale_s=settings.cache_stale_s)
+        self.cache_store = ValkeyCache(names, random.random, self.clock.boottime)
+        self.cache = Cache(self.cache_store, rules, self.supervisor, self.clock, self.metrics)
+        self.cache_walks = CacheWalks(self.cache, self.cache_store, self.clock)
+        self.cache_store.on_invalidated = self.cache.on_invalidated
+        if settings.cache_url is None:
+            self.cache_store.unfit = lambda: self.store.unfit
 
     def _join(self, on_fatal: Callable[[str], None]) -> None:
         self.buffers.make_delivery_id = self.ids.delivery_id

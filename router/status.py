@@ -34,13 +34,26 @@ class StoreView(Protocol):
     def refusal(self) -> str: ...
 
 
+class CacheView(Protocol):
+    """What must be known of the cache's store."""
+
+    @property
+    def connected(self) -> bool: ...
+
+
 class Status:
     """Implements the operations' NodeStatus. `echo_age_s`: how long ago something published came back."""
 
     def __init__(
-        self, settings: Settings, store: StoreView, ownership: Ownership, echo_age_s: Callable[[], float]
+        self,
+        settings: Settings,
+        store: StoreView,
+        cache: CacheView,
+        ownership: Ownership,
+        echo_age_s: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._cache = cache
         self._store = store
         self._ownership = ownership
         self._echo_age_s = echo_age_s
@@ -66,6 +79,10 @@ class Status:
     def store_connected(self) -> bool:
         """Whether the store answers now."""
         return self._store.connected
+
+    def cache_connected(self) -> bool | None:
+        """Whether the cache's own store answers now; None when the cache lives in the store."""
+        return None if self._settings.cache_url is None else self._cache.connected
 
     def not_ready_reasons(self) -> Sequence[str]:
         """Why the node can't do its work now; empty when it can."""

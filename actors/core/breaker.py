@@ -1,8 +1,8 @@
 """Breaker: keeps a host that does not answer from costing more than a probe now and then.
 
 Closed lets everything through; five failures in a row open it for 1 s, then one probe at a time is let through:
-a failed one opens it for twice as long (at most 30 s), any success closes it. Time is an argument, in seconds of one
-monotonic clock.
+a failed one opens it for twice as long (at most 30 s), any success closes it. Other `Limits` are for other hosts than
+those of webhooks. Time is an argument, in seconds of one monotonic clock.
 What counts against a host: no answer at all (connect, timeout, reset, TLS, broken HTTP) and 429, 502, 503, 504, which
 say "not now". Every other answer, also 500 and 404, proves that the host is alive and counts as a success here.
 Invariants: while not closed at most one probe is under way; a probe that never reports is given up after a bound.
@@ -19,6 +19,19 @@ OPEN_S_MIN = 1.0
 OPEN_S_MAX = 30.0
 PROBE_LOST_S = 125.0
 """Longer than any attempt may take (a webhook's timeout is at most 120 s)."""
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """So many failures in a row open a breaker, for so long at first and at the most; a probe that has not reported
+    after `probe_lost_s` is given up."""
+
+    failures_to_open: int = FAILURES_TO_OPEN
+    open_s_min: float = OPEN_S_MIN
+    open_s_max: float = OPEN_S_MAX
+    probe_lost_s: float = PROBE_LOST_S
+
+
+OF_WEBHOOKS = Limits()
 OVERLOADED = frozenset((429, 502, 503, 504))
 
 
@@ -70,13 +83,13 @@ def counts_against(outcome: Answered | Failed) -> bool:
     return isinstance(outcome, Failed) or outcome.status in OVERLOADED
 
 
-def may_start(state: Breaker, now: float) -> Allow | Probe | Hold:
+def may_start(state: Breaker, now: float, limits: Limits = OF_WEBHOOKS) -> Allow | Probe | Hold:
     """Say whether an attempt may start now."""
     match state:
         case Closed():
             return ALLOW
         case Open(until, open_s) | HalfOpen(until, open_s):
-            return Probe(HalfOpen(now + PROBE_LOST_S, open_s)) if now >= until else Hold(until)
+            return Probe(HalfOpen(now + limits.probe_lost_s, open_s)) if now >= until else Hold(until)
 
 
 def on_success(_state: Breaker) -> Breaker:
@@ -84,18 +97,18 @@ def on_success(_state: Breaker) -> Breaker:
     return CLOSED
 
 
-def on_failure(state: Breaker, now: float, *, probe: bool = False) -> Breaker:
+def on_failure(state: Breaker, now: float, *, probe: bool = False, limits: Limits = OF_WEBHOOKS) -> Breaker:
     """Take note of a failure; `probe` says that the attempt was started as one.
 
     Attempts that were under way when the breaker opened tell nothing new: only a probe's failure doubles the wait.
     """
     match state:
-        case Closed(failures) if failures + 1 < FAILURES_TO_OPEN:
+        case Closed(failures) if failures + 1 < limits.failures_to_open:
             return Closed(failures + 1)
         case Closed():
-            return Open(now + OPEN_S_MIN, OPEN_S_MIN)
+            return Open(now + limits.open_s_min, limits.open_s_min)
         case HalfOpen(_, open_s) if probe:
-            longer_s = min(2 * open_s, OPEN_S_MAX)
+            longer_s = min(2 * open_s, limits.open_s_max)
             return Open(now + longer_s, longer_s)
         case Open() | HalfOpen():
             return state

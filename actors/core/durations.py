@@ -35,7 +35,12 @@ def parse_duration_ns(text: str) -> int:
 
 def format_duration(seconds: float) -> str:
     """Write seconds as Go does, rounded to the millisecond: `1h30m0s`, `10s`, `1.5s`, `250ms`, `0s`."""
-    total_s, rest_ms = divmod(round(seconds * 1000), 1000)
+    return format_duration_ms(round(seconds * 1000))
+
+
+def format_duration_ms(total_ms: int) -> str:
+    """The same of whole milliseconds."""
+    total_s, rest_ms = divmod(total_ms, 1000)
     if rest_ms and not total_s:
         return f"{rest_ms}ms"
     total_minutes, second = divmod(total_s, 60)

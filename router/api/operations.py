@@ -41,6 +41,7 @@ class NodeStatus(Protocol):
     @property
     def port(self) -> int: ...
     def store_connected(self) -> bool: ...
+    def cache_connected(self) -> bool | None: ...
     def not_ready_reasons(self) -> Sequence[str]: ...
 
 
@@ -55,7 +56,8 @@ class Welcome(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`GET /health`. `away` names what is missing, only when something is."""
+    """`GET /health`. `away` names what is missing, only when something is; `cache` is there when it has a store of its
+    own."""
 
     service: str
     status: Literal["healthy", "unhealthy"]
@@ -65,6 +67,7 @@ class Health(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str
     node: str
     timestamp: str
+    cache: Literal["connected", "away"] | None = None
     away: tuple[str, ...] = ()
 
 
@@ -112,19 +115,22 @@ class Operations:
     async def health(self, _call: Call) -> Reply:
         """Answer `GET /health`: 503 when something the node needs is away."""
         status = self._status
-        connected = status.store_connected()
+        connected, cache = status.store_connected(), status.cache_connected()
+        parts = {"redis": connected, "cache": cache is not False}
+        away = tuple(name for name, there in parts.items() if not there)
         health = Health(
             service=status.service,
-            status="healthy" if connected else "unhealthy",
+            status="unhealthy" if away else "healthy",
             port=status.port,
             redis="connected" if connected else "away",
             postgres="unused",
             version=status.version,
             node=status.node,
             timestamp=datetime.fromtimestamp(self._clock.wall(), UTC).isoformat().replace("+00:00", "Z"),
-            away=() if connected else ("redis",),
+            cache=None if cache is None else "connected" if cache else "away",
+            away=away,
         )
-        return _json(_HEALTHY if connected else _AWAY, health)
+        return _json(_AWAY if away else _HEALTHY, health)
 
     @Operation(summary="Say that the process runs", tag=TAG, responses={200: Alive})
     async def livez(self, _call: Call) -> Reply:

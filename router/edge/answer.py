@@ -1,8 +1,8 @@
 """Answer: a finished JSON answer, written in one piece.
 
 aiohttp builds each answer's head out of a dictionary of headers, through five methods; ours have always the same ones,
-so the head is one string. Anything unusual (HTTP/1.0, HEAD) goes aiohttp's way. Knows aiohttp 3.14's `StreamResponse`.
-Measured: a twelfth of what an accepted message costs.
+so the head is one string, with the use case's own lines in it. Anything unusual (HTTP/1.0, HEAD) goes aiohttp's way.
+Knows aiohttp 3.14's `StreamResponse`. Measured: a twelfth of what an accepted message costs.
 """
 
 from __future__ import annotations
@@ -18,21 +18,27 @@ from router.edge.usecase import JSON
 SERVER = "buzon"
 X_REQUEST_ID = "X-Request-ID"
 
-_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_NOT_MODIFIED = 304
+_LINES: dict[int, str] = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
 class JsonAnswer(web.Response):
-    """A body of JSON and nothing in the head but what every answer has. `request_id` is printable ASCII."""
+    """A body of JSON and in the head what every answer has, and `head`: finished lines, as in `Reply`. A 304 has no
+    body and says nothing of one. `request_id` is printable ASCII."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, head: str = "") -> None:
         super().__init__(status=status, body=body)
         self._bytes = body
+        self._lines = head
         self.request_id = ""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Write all of it. Raises ClientConnectionResetError when the client has gone."""
         if request.version != HttpVersion11 or request.method == hdrs.METH_HEAD:
-            self.headers.update({hdrs.CONTENT_TYPE: JSON, hdrs.SERVER: SERVER, X_REQUEST_ID: self.request_id})
+            self.headers.update({hdrs.SERVER: SERVER, X_REQUEST_ID: self.request_id})
+            if self.status != _NOT_MODIFIED:
+                self.headers[hdrs.CONTENT_TYPE] = JSON
+            self.headers.extend(header_lines(self._lines))
             return await super().prepare(request)
         transport = request.transport
         if transport is None or transport.is_closing():
@@ -45,8 +51,16 @@ class JsonAnswer(web.Response):
         return None
 
     def _head(self) -> str:
+        status = self.status
         closing = "" if self._keep_alive else "Connection: close\r\n"
+        content = f"Content-Type: {JSON}\r\nContent-Length: {len(self._bytes)}\r\n" if status != _NOT_MODIFIED else ""
         return (
-            f"{_LINES[HTTPStatus(self.status)]}Content-Type: {JSON}\r\nContent-Length: {len(self._bytes)}\r\n"
+            f"{_LINES[status]}{content}{self._lines}"
             f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER}\r\n{X_REQUEST_ID}: {self.request_id}\r\n{closing}\r\n"
         )
+
+
+def header_lines(head: str) -> list[tuple[str, str]]:
+    """Finished lines taken apart again."""
+    named = (line.partition(": ") for line in head.split("\r\n") if line)
+    return [(name, value) for name, _, value in named]

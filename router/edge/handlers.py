@@ -16,11 +16,11 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from actors.core import trace
-from router.edge.answer import JsonAnswer
+from router.edge.answer import JsonAnswer, header_lines
 from router.edge.errors import BadInput, TooLarge, TooSlow
 from router.edge.idempotency import HEADER as IDEMPOTENCY_KEY
 from router.edge.openapi import carry
-from router.edge.usecase import JSON, BodyUseCase, Call, CallUseCase, Reply, RequestHeaders
+from router.edge.usecase import JSON, BodyUseCase, Call, CallUseCase, KeyUseCase, Reply, RequestHeaders
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -39,6 +39,8 @@ class Connection(Protocol):
 _TRACEPARENT = istr("traceparent")
 _IDEMPOTENCY_KEY = istr(IDEMPOTENCY_KEY)
 _RANDOM = SystemRandom()
+KEY = "key"
+"""The parameter of a path that names the key."""
 
 
 def body_endpoint(use_case: BodyUseCase) -> Handler:
@@ -49,6 +51,22 @@ def body_endpoint(use_case: BodyUseCase) -> Handler:
         if body is None:
             body = await _arriving(request)
         return response_of(await use_case(body, headers_of(request)))
+
+    carry(use_case, handle)
+    return handle
+
+
+def key_endpoint(use_case: KeyUseCase) -> Handler:
+    """The aiohttp handler of a use case about one key, `{key}` in the path; its query is not looked at."""
+
+    async def handle(request: web.Request) -> web.Response:
+        body = _arrived(request)
+        if body is None:
+            body = await _arriving(request)
+        key = request.match_info[KEY]
+        if "%" in key:
+            check_decoded(KEY, key, path_of(request))
+        return response_of(await use_case(key, body, headers_of(request)))
 
     carry(use_case, handle)
     return handle
@@ -74,6 +92,13 @@ def endpoint(use_case: CallUseCase) -> Handler:
     return handle
 
 
+def check_decoded(name: str, value: str, raw_path: str) -> None:
+    """Refuse a parameter of a path whose percent-encoding is broken or no UTF-8: aiohttp leaves it as it is, and it
+    would mean the same as another one that is encoded well."""
+    if value.count("%") != raw_path.count("%25"):
+        raise BadInput(name, "is not percent-encoded UTF-8")
+
+
 def headers_of(request: web.Request) -> RequestHeaders:
     """The few headers that use cases look at."""
     headers = request.headers
@@ -85,6 +110,8 @@ def headers_of(request: web.Request) -> RequestHeaders:
         content_encoding=headers.get(hdrs.CONTENT_ENCODING, ""),
         idempotency_key=_idempotency_key(request) if _IDEMPOTENCY_KEY in headers else "",
         trace=continued(traceparent) if traceparent is not None else "",
+        if_match=_listed(request, hdrs.IF_MATCH) if hdrs.IF_MATCH in headers else "",
+        if_none_match=_listed(request, hdrs.IF_NONE_MATCH) if hdrs.IF_NONE_MATCH in headers else "",
     )
 
 
@@ -104,8 +131,9 @@ def response_of(reply: Reply) -> web.Response:
     """The reply as aiohttp sends it."""
     headers = reply.headers
     if headers is None:
-        return JsonAnswer(reply.status, reply.body)
+        return JsonAnswer(reply.status, reply.body, reply.head)
     response = web.Response(body=reply.body, status=reply.status, headers=headers)
+    response.headers.extend(header_lines(reply.head))
     if hdrs.CONTENT_TYPE not in headers and reply.body:
         response.headers[hdrs.CONTENT_TYPE] = JSON
     return response
@@ -137,6 +165,11 @@ async def _arriving(request: web.Request) -> bytes:
     except TimeoutError:
         connection.close_after_answer()
         raise TooSlow(connection.request_s) from None
+
+
+def _listed(request: web.Request, name: istr) -> str:
+    """A header that is a list, all its lines as one; never "", which would mean that there is none."""
+    return ", ".join(request.headers.getall(name)) or ","
 
 
 def _idempotency_key(request: web.Request) -> str:

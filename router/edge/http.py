@@ -19,6 +19,7 @@ from router.edge.answer import SERVER, X_REQUEST_ID, JsonAnswer
 from router.edge.errors import KNOWN_FAILURES, BadInput, KnownFailure, NotFound, Problem, TooLarge, problem_of, render
 from router.edge.handlers import REQUEST_ID, Handler, path_of, response_of
 from router.edge.metrics import Metrics, RouteMeters
+from router.edge.places import Places
 
 REQUEST_ID_CHARACTERS_MAX = 128
 TRY_LATER_LOG_EVERY_S = 1.0
@@ -47,7 +48,7 @@ class Edge:
         self._access_log = access_log
         self._routes: dict[web.AbstractRoute, RouteMeters] = {}
         self._unmatched: dict[str, RouteMeters] = {}
-        self._fixed: dict[tuple[str, str], web.UrlMappingMatchInfo] = {}
+        self._places = Places()
         self._id_prefix = f"req_{token_hex(6)}"
         self._next_id = count(1).__next__
         self._try_later_logged_at = float("-inf")
@@ -68,15 +69,17 @@ class Edge:
         ):
             request_id = f"{self._id_prefix}{self._next_id():08x}"
         request[REQUEST_ID] = request_id
-        place = (request.method, request.raw_path)
-        match = self._fixed.get(place)
+        method, raw_path = request.method, request.raw_path
+        match = self._places.find(method, raw_path)
         try:
             if match is not None and _EXPECT not in request.headers:
                 request._match_info = match
                 response = await match.handler(request)
             else:
                 response = await handler(request)
-                self._remember(place, _match(request))
+                found = _match(request)
+                if found is not None:
+                    self._places.learn(method, raw_path, found)
         except _FAILURES as failure:
             response = self._failed(request, request_id, failure)
         meters = self._meters(request)
@@ -87,15 +90,6 @@ class Edge:
         if self._access_log:
             self._log.debug("request answered", **self._facts(request, response.status))
         return response
-
-    def _remember(self, place: tuple[str, str], match: web.UrlMappingMatchInfo | None) -> None:
-        """Keep where a fixed path leads: resolving it again would cost a tenth of the whole request.
-
-        Only paths as they were registered are kept, so what callers make up takes no room.
-        """
-        resource = match.route.resource if match is not None else None
-        if match is not None and isinstance(resource, web.PlainResource) and resource.canonical == place[1]:
-            self._fixed[place] = match
 
     def unforeseen(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
         """The answer when a handler crashed (500) or the request was no HTTP (400); the connection closes after it."""

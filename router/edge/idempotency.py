@@ -146,4 +146,4 @@ def _final(status: int) -> bool:
 
 def _replayed(answer: bytes) -> Reply:
     reply = _DECODER.decode(answer)
-    return Reply(reply.status, reply.body, {**(reply.headers or {}), REPLAYED: "true"})
+    return Reply(reply.status, reply.body, {**(reply.headers or {}), REPLAYED: "true"}, reply.head)

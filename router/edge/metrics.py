@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, GCCollector, Info, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -61,11 +61,12 @@ class RouteMeters:
         self._seconds.observe(seconds)
 
 
-class Commits(NamedTuple):
+class Commits:
     """What is observed of one kind of group commit."""
 
-    commit_operations: ports.Histogram
-    commit_seconds: ports.Histogram
+    def __init__(self, operations: ports.Histogram, seconds: ports.Histogram) -> None:
+        self.commit_operations = operations
+        self.commit_seconds = seconds
 
 
 class Metrics:

@@ -17,7 +17,8 @@ JSON = "application/json"
 class RequestHeaders(Struct, frozen=True, kw_only=True, gc=False):
     """The headers a use case may look at; "" where the caller sent none. `path` is the raw path without query.
 
-    `trace` is the `traceparent` to continue with ("" when the caller brought none that is valid).
+    `trace` is the `traceparent` to continue with ("" when the caller brought none that is valid). `if_match` and
+    `if_none_match` are the preconditions (RFC 9110) as they were sent.
     """
 
     path: str
@@ -26,14 +27,21 @@ class RequestHeaders(Struct, frozen=True, kw_only=True, gc=False):
     content_encoding: str = ""
     idempotency_key: str = ""
     trace: str = ""
+    if_match: str = ""
+    if_none_match: str = ""
 
 
 class Reply(Struct, frozen=True, gc=False):
-    """An answer: JSON unless `headers` names another `Content-Type`."""
+    """An answer: JSON unless `headers` names another `Content-Type`.
+
+    `head` are more header lines as they are sent, each ended by CRLF, in ASCII: quicker than `headers`, for what is
+    asked often. A 304 has no body.
+    """
 
     status: int
     body: bytes
     headers: dict[str, str] | None = None
+    head: str = ""
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -52,6 +60,12 @@ class BodyUseCase(Protocol):
     """The shape of the hot routes."""
 
     def __call__(self, body: bytes, headers: RequestHeaders, /) -> Awaitable[Reply]: ...
+
+
+class KeyUseCase(Protocol):
+    """The shape of the routes that are about one key, the last thing in their path; it is percent-decoded."""
+
+    def __call__(self, key: str, body: bytes, headers: RequestHeaders, /) -> Awaitable[Reply]: ...
 
 
 class CallUseCase(Protocol):

@@ -50,11 +50,16 @@ class NodeState(Struct):
     node: str = "node-1"
     port: int = 8000
     connected: bool = True
+    cache: bool | None = None
     reasons: Sequence[str] = ()
 
     def store_connected(self) -> bool:
         """Whether the store answers."""
         return self.connected
+
+    def cache_connected(self) -> bool | None:
+        """Whether the cache's own store answers."""
+        return self.cache
 
     def not_ready_reasons(self) -> Sequence[str]:
         """Why the node cannot work."""

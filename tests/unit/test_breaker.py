@@ -18,6 +18,7 @@ from actors.core.breaker import (
     Closed,
     HalfOpen,
     Hold,
+    Limits,
     Open,
     Probe,
     counts_against,
@@ -182,3 +183,16 @@ class OneHost(RuleBasedStateMachine):
 
 TestOneHost = OneHost.TestCase
 TestOneHost.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+def test_other_limits() -> None:
+    """What holds for webhooks is only the default."""
+    limits = Limits(failures_to_open=2, open_s_min=0.25, open_s_max=0.6, probe_lost_s=3.0)
+    state: Breaker = on_failure(CLOSED, 10.0, limits=limits)
+    assert may_start(state, 10.0, limits) == ALLOW
+    state = on_failure(state, 10.0, limits=limits)
+    for wait_s in (0.25, 0.5, 0.6, 0.6):
+        assert state == Open(10.0 + wait_s, wait_s)
+        probe = may_start(state, 10.0 + wait_s, limits)
+        assert probe == Probe(HalfOpen(13.0 + wait_s, wait_s))
+        state = on_failure(HalfOpen(13.0, wait_s), 10.0, probe=True, limits=limits)

@@ -24,7 +24,9 @@ def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
         refusal=parts.get("refusal", ""),
     )
     ownership: Any = SimpleNamespace(held=lambda: parts["held"], beat_late=lambda: parts["late"])
-    status = Status(load({}).settings, store, ownership, lambda: echo_age_s)
+    cache: Any = SimpleNamespace(connected=parts.get("cache", True))
+    settings = load({"CACHE_REDIS_URL": parts.get("cache_url", "")}).settings
+    status = Status(settings, store, cache, ownership, lambda: echo_age_s)
     status.started, status.draining = parts["started"], parts["draining"]
     return status
 
@@ -50,3 +52,13 @@ def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
 def test_each_reason_is_named(changes: dict[str, Any], reasons: list[str]) -> None:
     """None of them hides another."""
     assert status_of(**changes).not_ready_reasons() == reasons
+
+
+def test_a_cache_with_a_store_of_its_own_is_told_apart() -> None:
+    """Nothing is said of one that lives in the store; being away does not keep the node from its work."""
+    url = "redis://127.0.0.1:1/0"
+    assert status_of().cache_connected() is None
+    assert status_of(cache_url=url).cache_connected() is True
+    away = status_of(cache_url=url, cache=False)
+    assert away.cache_connected() is False
+    assert away.not_ready_reasons() == []

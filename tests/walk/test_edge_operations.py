@@ -55,6 +55,12 @@ async def test_health_names_what_is_away(server: EdgeServer, client: ClientSessi
         answer = await response.json()
     assert (response.status, answer["status"], answer["redis"]) == (503, "unhealthy", "away")
     assert answer["away"] == ["redis"]
+    server.state.cache = False
+    async with client.get("/health") as response:
+        assert (await response.json())["away"] == ["redis", "cache"]
+    server.state.connected, server.state.cache = True, True
+    async with client.get("/health") as response:
+        assert (response.status, (await response.json())["cache"]) == (200, "connected")
 
 
 async def test_readiness_gives_its_reasons_and_liveness_has_none(server: EdgeServer, client: ClientSession) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic
 
 from msgspec import Struct
 from redis.asyncio.connection import AbstractConnection
@@ -20,12 +20,11 @@ from redis.exceptions import RedisError
 
 from actors.adapters.valkey.cluster_runner import ClusterRunner
 from actors.adapters.valkey.dialling import Address, Dialler, StoreUrl
-from actors.adapters.valkey.greeting import Greeter
 from actors.adapters.valkey.keys import CONFIG, OWNERS
 from actors.adapters.valkey.lane import HANDSHAKE_DEADLINE_S
 from actors.adapters.valkey.question import ask_all
 from actors.adapters.valkey.scripts import Script
-from actors.adapters.valkey.shard import Shard
+from actors.adapters.valkey.shard import S, Shard, ShardMaker
 from actors.adapters.valkey.topology import NONE, Service
 from actors.core.partition import PARTITIONS
 from actors.ports import StoreAway
@@ -48,43 +47,43 @@ class View(Struct, frozen=True):
     ranges: Sequence[tuple[int, int, Address]]
 
 
-class Cluster:
+class Cluster(Generic[S]):
     """The masters of a Redis Cluster."""
 
     def __init__(
         self,
         url: StoreUrl,
         dialler: Dialler,
-        greeter: Greeter,
+        maker: ShardMaker[S],
         scripts: Mapping[str, Script],
         jitter: Callable[[], float],
     ) -> None:
         self._seeds = url.seeds
         self._dialler = dialler
-        self._greeter = greeter
+        self._maker = maker
         self._jitter = jitter
-        self._shards: dict[Address, Shard] = {}
-        self._slots: list[Shard | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._shards: dict[Address, S] = {}
+        self._slots: list[S | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._view: View | None = None
         self._covered = False
         """Whether every slot that is of interest has a master."""
         self._lanes: dict[Address, list[asyncio.Task[None]]] = {}
         self._wanted = asyncio.Event()
         self._looked: asyncio.Future[None] | None = None
-        self._nowhere = Shard(self.connect, greeter, jitter, frozenset(), False)
+        self._nowhere = maker.make(self.connect, frozenset(), False)
         """Stands for a server that nobody knows; its lanes never run."""
-        for lane in (self._nowhere.hot, self._nowhere.cold):
+        for lane in self._nowhere.lanes.values():
             lane.why_down = NOWHERE
         self.runner = ClusterRunner(self, scripts)
         self.speaker = self
 
     @property
-    def home(self) -> Shard:
+    def home(self) -> S:
         """The server that has the store's own record."""
         return self._slots[HOME_SLOT] or self._nowhere
 
     @property
-    def shards(self) -> Sequence[Shard]:
+    def shards(self) -> Sequence[S]:
         """Every master that is known."""
         return tuple(self._shards.values())
 
@@ -93,13 +92,26 @@ class Cluster:
         """Whether every partition has a server that can be used now."""
         return self._covered and all(shard.up for shard in self._shards.values())
 
-    def of(self, partition: int) -> Shard:
+    def of(self, partition: int) -> S:
         """The server that has the partition."""
         return self._slots[SLOTS[partition]] or self._nowhere
 
-    def of_key(self, key: str) -> Shard:
+    def of_key(self, key: str) -> S:
         """The server that has the key."""
         return self._slots[key_slot(key.encode())] or self._nowhere
+
+    def together(self, keys: Sequence[str]) -> Sequence[Sequence[int]]:
+        """The places of keys, those of one slot together."""
+        places: dict[int, list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key_slot(key.encode()), []).append(place)
+        return tuple(places.values())
+
+    def all_in_order(self) -> Sequence[S]:
+        """All masters, by their addresses. Raises StoreAway when a slot has none."""
+        if None in self._slots:
+            raise StoreAway(self._nowhere.hot.why_down)
+        return [shard for _, shard in sorted(self._shards.items())]
 
     def away(self) -> Collection[int]:
         """The partitions whose servers are away, or that have none."""
@@ -121,7 +133,7 @@ class Cluster:
 
     def services(self) -> Sequence[Service]:
         """All lanes, and the watch, in one."""
-        return (("store-cluster", self.run),)
+        return ((f"{self._maker.name}-cluster", self.run),)
 
     async def run(self) -> None:
         """Keep the lanes of all masters, as the cluster changes. A service: ends only by cancellation."""
@@ -149,7 +161,7 @@ class Cluster:
 
     def _start(self, address: Address, group: asyncio.TaskGroup) -> None:
         shard = self._shards[address]
-        self._lanes[address] = [group.create_task(lane.run()) for lane in (shard.hot, shard.cold)]
+        self._lanes[address] = [group.create_task(lane.run()) for lane in shard.lanes.values()]
 
     async def _pause(self) -> None:
         await asyncio.sleep(PAUSE_S)
@@ -209,7 +221,7 @@ class Cluster:
                 self._shards[address].holds(partitions, home)
             else:
                 dial = self._dial_to(address)
-                self._shards[address] = Shard(dial, self._greeter, self._jitter, partitions, home)
+                self._shards[address] = self._maker.make(dial, partitions, home)
                 self._start(address, group)
         self._slots = [None if address is None else self._shards[address] for address in masters]
         self._covered = all(self._slots[slot] is not None for slot in (HOME_SLOT, *SLOTS))
@@ -217,7 +229,7 @@ class Cluster:
     def _dial_to(self, address: Address) -> Callable[[], AbstractConnection]:
         return lambda: self._dialler.dial(address)
 
-    def _any(self) -> Shard:
+    def _any(self) -> S:
         return next((shard for shard in self._shards.values() if shard.cold.up.is_set()), self._nowhere)
 
 

@@ -29,14 +29,19 @@ Q = TypeVar("Q", bound=OfPartition)
 A = TypeVar("A")
 
 
-class Shards(Protocol):
+class Looks(Protocol):
+    """Finds out who has what."""
+
+    def look(self) -> asyncio.Future[None]:
+        """Look soon at who has what; the future ends when that is done."""
+        ...
+
+
+class Shards(Looks, Protocol):
     """Who has what."""
 
     def of(self, partition: int) -> Shard: ...
     def of_key(self, key: str) -> Shard: ...
-    def look(self) -> asyncio.Future[None]:
-        """Look soon at who has what; the future ends when that is done."""
-        ...
 
 
 class ClusterRunner(Runner):
@@ -107,7 +112,7 @@ class Call(Struct, frozen=True):
 class Sending:
     """Calls that are on their way."""
 
-    def __init__(self, shards: Shards, calls: Sequence[Call]) -> None:
+    def __init__(self, shards: Looks, calls: Sequence[Call]) -> None:
         self._shards = shards
         self._calls = calls
         self._sent = [_sent(call) for call in calls]

@@ -71,17 +71,13 @@ class Greeter:
     ) -> tuple[Server, bool]:
         """Look at the server that holds these partitions, and, at `home`, the store's own record. Gives what it is and
         whether it has changed; raises StoreAway when it must not be used now."""
-        info = await info_of(connection)
-        if info.get("loading") == "1":
-            raise StoreAway("the store is loading its data")
-        if info.get("role") != "master":
-            raise StoreAway("the store is a replica")
-        name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
-        if tuple(int(part) for part in info["redis_version"].split(".")[:2]) < VERSION_MIN:
-            raise self.refuse(StoreUnfit(f"{name} is too old: 7.0 or newer is needed"))
+        try:
+            run_id, name = await looked_at(connection)
+        except StoreUnfit as error:
+            raise self.refuse(error) from None
         await self._identify(connection, home)
-        await ask_all(connection, [("SCRIPT", "LOAD", script.source) for script in self._scripts.values()])
-        server = Server(info["run_id"], name, await _unsafe(connection))
+        await taught(connection, self._scripts)
+        server = Server(run_id, name, await _unsafe(connection))
         changed = await self._bring_back(connection, server.run_id, partitions)
         if home:
             self.unfit = None
@@ -131,10 +127,33 @@ class Greeter:
         return bool(changed)
 
 
+async def looked_at(connection: AbstractConnection) -> tuple[str, str]:
+    """The run of the server and its name. Raises StoreAway when it cannot be used now, StoreUnfit when it is too
+    old."""
+    info = await info_of(connection)
+    if info.get("loading") == "1":
+        raise StoreAway("the store is loading its data")
+    if info.get("role") != "master":
+        raise StoreAway("the store is a replica")
+    name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {info['redis_version']}"
+    if tuple(int(part) for part in info["redis_version"].split(".")[:2]) < VERSION_MIN:
+        raise StoreUnfit(f"{name} is too old: 7.0 or newer is needed")
+    return info["run_id"], name
+
+
+async def taught(connection: AbstractConnection, scripts: Mapping[str, Script]) -> None:
+    """Let the server know the scripts."""
+    await ask_all(connection, [("SCRIPT", "LOAD", script.source) for script in scripts.values()])
+
+
 async def info_of(connection: AbstractConnection) -> dict[str, str]:
     """What the server says of itself."""
-    text = await ask(connection, "INFO")
-    lines = (line.partition(":") for line in text.decode().splitlines() if line and not line.startswith("#"))
+    return facts_of(await ask(connection, "INFO"))
+
+
+def facts_of(info: bytes) -> dict[str, str]:
+    """The reply to INFO, read."""
+    lines = (line.partition(":") for line in info.decode().splitlines() if line and not line.startswith("#"))
     return {name: value for name, _, value in lines}
 
 

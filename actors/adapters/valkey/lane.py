@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any
 
+from hiredis import PushNotification
 from redis.asyncio.connection import AbstractConnection, Connection
 from redis.exceptions import RedisError
 
@@ -49,6 +50,10 @@ class Lane:
         self.peer: tuple[str, int] | None = None
         """Host and port of the server at the other end; None for a Unix socket."""
         self.up = asyncio.Event()
+        self.on_push: Callable[[PushNotification], None] = lambda _push: None
+        """Told what the server says unasked."""
+        self.on_down: Callable[[], None] = lambda: None
+        """Told that callers may use the connection no more, perhaps more than once."""
 
     def call(self, *command: Any) -> asyncio.Future[Any]:
         """Send a command; the future gives its raw reply. Raises StoreAway at once while the connection is down."""
@@ -109,7 +114,7 @@ class Lane:
         writer = connection._writer
         if writer is None:
             return
-        wire = Wire(writer.transport, asyncio.get_running_loop())
+        wire = Wire(writer.transport, asyncio.get_running_loop(), self.on_push)
         wire.ended.add_done_callback(self._went_down)
         self._wire = wire
         self.peer = _peer_of(connection)
@@ -125,26 +130,27 @@ class Lane:
         self._wire = None
         self.up.clear()
         self.why_down = ended.result()
+        self.on_down()
 
 
 class Begun:
     """A script that is on its way. Awaiting it gives its reply; one the server has forgotten is sent whole then (it
     had not run)."""
 
-    __slots__ = ("_call", "_lane", "_reply", "_script")
+    __slots__ = ("_call", "_lane", "_script", "reply")
 
     def __init__(self, lane: Lane, script: Script, call: tuple[Any, ...]) -> None:
         self._lane = lane
         self._script = script
         self._call = call
-        self._reply = lane.call("EVALSHA", script.sha, *call)
+        self.reply = lane.call("EVALSHA", script.sha, *call)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._outcome().__await__()
 
     async def _outcome(self) -> Any:
         try:
-            return await self._reply
+            return await self.reply
         except ScriptForgotten:
             # Not SCRIPT LOAD and then EVALSHA: the server could forget it again in between.
             return await self._lane.call("EVAL", self._script.source, *self._call)

@@ -18,8 +18,8 @@ from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import RedisError
 
 from actors.adapters.valkey.dialling import Address, Dialler, StoreUrl
-from actors.adapters.valkey.greeting import Greeter
 from actors.adapters.valkey.scripts import Script
+from actors.adapters.valkey.shard import S, ShardMaker
 from actors.adapters.valkey.topology import OneServer, Service
 
 ANSWER_S = 0.5
@@ -28,18 +28,18 @@ PERIOD_S = 1.0
 AWAY_PERIOD_S = 0.2
 
 
-class SentinelServer(OneServer):
+class SentinelServer(OneServer[S]):
     """The master of a service."""
 
     def __init__(
         self,
         url: StoreUrl,
         dialler: Dialler,
-        greeter: Greeter,
+        maker: ShardMaker[S],
         scripts: Mapping[str, Script],
         jitter: Callable[[], float],
     ) -> None:
-        super().__init__(dialler, greeter, scripts, jitter)
+        super().__init__(dialler, maker, scripts)
         self._service = url.service
         self._sentinel = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it without types
             [(seed.host, seed.port) for seed in url.seeds],
@@ -56,8 +56,8 @@ class SentinelServer(OneServer):
         """As the sentinels last said."""
 
     def services(self) -> Sequence[Service]:
-        """Both lanes, and the watch."""
-        return (*super().services(), ("store-sentinel", self.watch))
+        """All lanes, and the watch."""
+        return (*super().services(), (f"{self._name}-sentinel", self.watch))
 
     def connect(self) -> AbstractConnection:
         """A connection to the master."""
@@ -69,13 +69,13 @@ class SentinelServer(OneServer):
         """Ask the sentinels for ever. A service."""
         try:
             while True:
-                await self.look()
+                await self.ask_around()
                 period_s = PERIOD_S if self.whole else AWAY_PERIOD_S
                 await asyncio.sleep(period_s * (0.5 + self._jitter() / 2))
         finally:
             await self._sentinel.aclose()
 
-    async def look(self) -> None:
+    async def ask_around(self) -> None:
         """Ask the sentinels once, and leave a server that is not the master any more."""
         answers = await asyncio.gather(*(self._ask(each) for each in self._sentinel.sentinels))
         known = [answer for answer in answers if answer is not None]
@@ -83,7 +83,7 @@ class SentinelServer(OneServer):
             self._why = f"no sentinel knows a master of {self._service}"
             return
         _, self.master = max(known)
-        for lane in (self.home.hot, self.home.cold):
+        for lane in self.home.lanes.values():
             if lane.peer != (self.master.host, self.master.port):
                 lane.drop(f"the master is {self.master} now")
 

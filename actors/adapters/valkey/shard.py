@@ -1,17 +1,20 @@
 """Shard: one server of the store, through its two lanes.
 
 The hot lane carries what writes, in one order; the cold one all else. The hot one greets the server closely, the cold
-one follows it. A server that is given more of the store than it was greeted for is greeted again.
+one follows it. A server that is given more of the store than it was greeted for is greeted again. A topology makes
+its shards by a `ShardMaker`, and need not know what is special about them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Generic, Protocol, TypeVar
 
+from msgspec import Struct
 from redis.asyncio.connection import AbstractConnection
 
-from actors.adapters.valkey.greeting import Greeter, Server, info_of
+from actors.adapters.valkey.greeting import Server, info_of
 from actors.adapters.valkey.lane import Lane
 from actors.adapters.valkey.wire import REPLY_DEADLINE_S
 from actors.core.partition import PARTITIONS
@@ -19,6 +22,21 @@ from actors.ports import StoreAway
 
 ALL = frozenset(range(PARTITIONS))
 MOVED = "the cluster's slots have moved"
+Connect = Callable[[], AbstractConnection]
+
+
+class Greets(Protocol):
+    """Looks at a server before anybody else uses a connection to it."""
+
+    async def greet(
+        self, connection: AbstractConnection, partitions: frozenset[int], home: bool
+    ) -> tuple[Server, bool]:
+        """Gives what the server is and whether it has changed; raises StoreAway when it must not be used now."""
+        ...
+
+    def opened(self) -> None:
+        """A changed server opens for callers."""
+        ...
 
 
 class Shard:
@@ -26,8 +44,8 @@ class Shard:
 
     def __init__(
         self,
-        connect: Callable[[], AbstractConnection],
-        greeter: Greeter,
+        connect: Connect,
+        greeter: Greets,
         jitter: Callable[[], float],
         partitions: frozenset[int] = ALL,
         home: bool = True,
@@ -39,6 +57,11 @@ class Shard:
         self.server: Server | None = None
         self.hot = Lane(connect, self._greet, self._opened, jitter)
         self.cold = Lane(connect, self._greet_cold, lambda: None, jitter)
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """All lanes, each to be kept running."""
+        return {"hot": self.hot, "cold": self.cold}
 
     @property
     def up(self) -> bool:
@@ -53,8 +76,8 @@ class Shard:
             self.drop(MOVED)
 
     def drop(self, why: str) -> None:
-        """End both connections; the next ones are greeted anew."""
-        for lane in (self.hot, self.cold):
+        """End all connections; the next ones are greeted anew."""
+        for lane in self.lanes.values():
             lane.drop(why)
 
     def _covers(self, partitions: frozenset[int], home: bool) -> bool:
@@ -83,3 +106,14 @@ class Shard:
         if self._changed:
             self._changed = False
             self._greeter.opened()
+
+
+S = TypeVar("S", bound=Shard)
+
+
+class ShardMaker(Struct, Generic[S], frozen=True):
+    """Makes the shards of one store, with the partitions each holds and whether it is the home. `name` begins what the
+    services are called that keep their lanes running."""
+
+    name: str
+    make: Callable[[Connect, frozenset[int], bool], S]

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from msgspec import Struct
 from redis.asyncio.connection import AbstractConnection
 
 from actors.adapters.valkey.batches import ValkeyBatches
-from actors.adapters.valkey.cluster import Cluster
 from actors.adapters.valkey.deliveries import Kept, ValkeyDeliveries
-from actors.adapters.valkey.dialling import Dialler, StoreUrl
+from actors.adapters.valkey.dialling import StoreUrl
 from actors.adapters.valkey.greeting import Greeter, Hooks, Server
 from actors.adapters.valkey.identity import Identity, StoreUnfit
 from actors.adapters.valkey.lane import Lane
+from actors.adapters.valkey.layout import laid_out
 from actors.adapters.valkey.membership import ValkeyMembership
 from actors.adapters.valkey.partitions import ValkeyPartitions
 from actors.adapters.valkey.records import ValkeyRecords
 from actors.adapters.valkey.replay import Replay
 from actors.adapters.valkey.scripts import load_all
-from actors.adapters.valkey.sentinel import SentinelServer
-from actors.adapters.valkey.topology import OneServer, Service, Speaker, Topology
+from actors.adapters.valkey.shard import Connect, Shard, ShardMaker
+from actors.adapters.valkey.topology import Service, Speaker
 
 LOOK_S = 0.01
 
@@ -49,7 +50,8 @@ class ValkeyStore(Hooks):
         url = StoreUrl.read(options.url)
         replay = Replay(self._scripts, options.window_ms, apart=url.kind == "cluster")
         self._greeter = Greeter(self, self._identity, self._scripts, replay)
-        self._topology = self._laid_out(url, options.client_name, jitter)
+        maker = ShardMaker("store", partial(self._shard, jitter))
+        self._topology = laid_out(url, options.client_name, maker, self._scripts, jitter)
         self._greeter.shut = self._shut
         runner = self._topology.runner
         self.batches = ValkeyBatches(runner, options.window_ms)
@@ -152,12 +154,5 @@ class ValkeyStore(Hooks):
         """A connection, not made yet, to some server. Raises redis-py's ConnectionError when none is known."""
         return self._topology.connect()
 
-    def _laid_out(self, url: StoreUrl, client_name: str, jitter: Callable[[], float]) -> Topology:
-        dialler = Dialler(url, client_name)
-        match url.kind:
-            case "one":
-                return OneServer(dialler, self._greeter, self._scripts, jitter)
-            case "sentinel":
-                return SentinelServer(url, dialler, self._greeter, self._scripts, jitter)
-            case "cluster":
-                return Cluster(url, dialler, self._greeter, self._scripts, jitter)
+    def _shard(self, jitter: Callable[[], float], connect: Connect, partitions: frozenset[int], home: bool) -> Shard:
+        return Shard(connect, self._greeter, jitter, partitions, home)

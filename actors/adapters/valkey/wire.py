@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from hiredis import PushNotification, Reader, pack_command
@@ -49,9 +50,16 @@ class Unusable(Exception):
 
 
 class Wire(asyncio.Protocol):
-    """One connection, from the end of its greeting to its own end, and who waits for which reply on it."""
+    """One connection, from the end of its greeting to its own end, and who waits for which reply on it. `on_push` is
+    told what the server says unasked, in its place among the replies."""
 
-    def __init__(self, transport: asyncio.WriteTransport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        loop: asyncio.AbstractEventLoop,
+        on_push: Callable[[PushNotification], None] = lambda _push: None,
+    ) -> None:
+        self._on_push = on_push
         self._transport = transport
         self._loop = loop
         self._reader = Reader(replyError=translated, notEnoughData=_INCOMPLETE)
@@ -80,7 +88,9 @@ class Wire(asyncio.Protocol):
         """Hand every whole reply to the caller whose turn it is."""
         self._reader.feed(data)
         while not self.ended.done() and (reply := self._reader.gets()) is not _INCOMPLETE:
-            if not isinstance(reply, PushNotification):
+            if isinstance(reply, PushNotification):
+                self._on_push(reply)
+            else:
                 self._answer(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -6,6 +6,7 @@ A script names what it needs with `-- include NAME`; the text of NAME.lua stands
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 
 from msgspec import Struct
@@ -36,6 +37,9 @@ NAMES = (
     "turn_back",
 )
 
+CACHE_NAMES = ("cache_load", "cache_types", "cache_write")
+"""Those of the cache, which may be on a server of its own."""
+
 
 class Script(Struct, frozen=True):
     """A script as the server gets it, and the SHA-1 it is called by."""
@@ -58,6 +62,6 @@ def load(name: str) -> Script:
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
-def load_all() -> dict[str, Script]:
-    """Every script by its name."""
-    return {name: load(name) for name in NAMES}
+def load_all(names: Sequence[str] = NAMES) -> dict[str, Script]:
+    """Scripts by their names."""
+    return {name: load(name) for name in names}

@@ -1,0 +1,72 @@
+"""Guarded lane: a lane with a breaker, for callers with something better to do than to wait for a server that hangs.
+
+Only scripts are guarded. A connection that ended before the answer came is a failure, every answer proves the server
+alive, also one that refuses.
+Invariant: while the breaker is not closed at most one script is under way as a probe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection
+
+from actors.adapters.valkey.lane import Begun, Greeting, Lane
+from actors.adapters.valkey.scripts import Script
+from actors.adapters.valkey.wire import REPLY_DEADLINE_S
+from actors.core import breaker
+from actors.ports import StoreAway
+
+LIMITS = breaker.Limits(failures_to_open=3, open_s_min=0.25, open_s_max=1.0, probe_lost_s=REPLY_DEADLINE_S + 0.5)
+
+
+class GuardedLane(Lane):
+    """A lane whose scripts are refused at once while its server is known to hang."""
+
+    def __init__(
+        self,
+        connect: Callable[[], AbstractConnection],
+        greet: Greeting,
+        on_up: Callable[[], None],
+        jitter: Callable[[], float],
+    ) -> None:
+        super().__init__(connect, greet, self._came_up, jitter)
+        self._told_up = on_up
+        self._breaker: breaker.Breaker = breaker.CLOSED
+
+    def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Begun:
+        """Run a script. Raises StoreAway at once also while the breaker is open."""
+        if not self.up.is_set():
+            raise StoreAway(self.why_down)
+        now = asyncio.get_running_loop().time()
+        verdict = breaker.may_start(self._breaker, now, LIMITS)
+        if isinstance(verdict, breaker.Hold):
+            raise StoreAway("the store does not answer")
+        begun = super().script(script, keys, arguments)
+        probe = isinstance(verdict, breaker.Probe)
+        if isinstance(verdict, breaker.Probe):
+            self._breaker = verdict.state
+        begun.reply.add_done_callback(partial(self._report, probe))
+        return begun
+
+    def _came_up(self) -> None:
+        """The server has answered a greeting: it is worth a probe at once."""
+        self._probe_next()
+        self._told_up()
+
+    def _probe_next(self) -> None:
+        if not isinstance(self._breaker, breaker.Closed):
+            self._breaker = breaker.Open(0.0, self._breaker.open_s)
+
+    def _report(self, probe: bool, reply: asyncio.Future[Any]) -> None:
+        if reply.cancelled():
+            if probe:
+                self._probe_next()
+        elif isinstance(reply.exception(), StoreAway) and not self.up.is_set():
+            now = asyncio.get_running_loop().time()
+            self._breaker = breaker.on_failure(self._breaker, now, probe=probe, limits=LIMITS)
+        else:
+            self._breaker = breaker.on_success(self._breaker)

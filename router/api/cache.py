@@ -1,0 +1,252 @@
+"""Cache: what both of its APIs share: keys, preconditions, reading one entry and changing one.
+
+From keys and bytes to commands for the cache actor, and from its answers to bytes or to a problem. Stored values are
+spliced into answers as they are. Knows neither API's words. Invariant: whatever is refused has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from actors.cache import Cache, ValueTooLong
+from actors.cache_ports import CacheWrite, OtherType, ReadHow, SliceCursor, WriteOp
+from actors.cache_walks import CacheWalks
+from actors.core.cache_names import PATTERN_BYTES_MAX, CacheNames, pattern_fault
+from actors.core.ttl import Ttl, parse_ttl_ms
+from actors.near_cache import Entry
+from router.edge.conditions import Tags, if_match, if_none_match, matches_strongly, matches_weakly
+from router.edge.errors import BadInput, Conflict, NotFound, Problem
+from router.edge.handlers import Handler
+from router.edge.openapi import described_by
+from router.edge.paging import Cursor, Limit, Token
+from router.edge.query import Query
+from router.edge.usecase import Reply, RequestHeaders
+
+TAG = "cache"
+ABOUT = "Keys and JSON values: two APIs, one store, and a near cache that knows when it is fresh."
+ITEMS_MAX = 1000
+"""Keys in one batch."""
+NO_SUCH_KEY = "Clave no encontrada"
+STORED = "Valor guardado en cache"
+DELETED = "Clave eliminada del cache"
+ALL_DELETED = "Claves eliminadas"
+FLUSHED = "Cache limpiado"
+KEY_PATH = {"key": "The key, percent-encoded."}
+STATIC = "(?:keys|stats|batch|exists|pattern|flush)"
+"""Segments that win over keys of the same name."""
+
+TtlField = Annotated[Ttl, Meta(description='Seconds, a Go duration (`"1h30m"`, `"100ms"`), or `"none"`: for ever.')]
+Key = Annotated[str, Meta(description="1 to 512 bytes in UTF-8.")]
+Keys = Annotated[list[str], Meta(max_length=ITEMS_MAX)]
+
+_ENTITY_TAG_LENGTH = 40
+_HEXADECIMAL = frozenset("0123456789abcdef")
+_CURSOR = Cursor(SliceCursor)
+
+
+class ListQuery(Struct, frozen=True, kw_only=True):
+    """The query of a list of keys. Without `limit`: as many as can be found in a short while, up to 10,000."""
+
+    pattern: Annotated[str, Meta(description=f"A Redis glob of at most {PATTERN_BYTES_MAX} bytes.")] = "*"
+    limit: Limit | None = None
+    cursor: Token | None = None
+
+
+_LIST = Query(ListQuery)
+
+
+class NameList(Struct, frozen=True, kw_only=True):
+    """Some keys that match; `cursor` goes on there, null at the end."""
+
+    pattern: str
+    count: int
+    keys: list[str]
+    cursor: str | None
+
+
+class Entries:
+    """What the routes of both APIs do with entries."""
+
+    def __init__(self, cache: Cache, walks: CacheWalks, names: CacheNames, default_ttl_ms: int) -> None:
+        self.cache = cache
+        self.walks = walks
+        self._names = names
+        self._default_ttl_ms = default_ttl_ms
+
+    async def show(self, key: str, headers: RequestHeaders, render: Callable[[str, bytes, Entry, int], bytes]) -> Reply:
+        """The entry as `render` writes it: of key, value, entry and how long it stays. 304 when the caller has it."""
+        entry = self.cache.read_now(key)
+        how: ReadHow = "hit"
+        if entry is None:
+            entry, how = await self.find(key)
+        value = entry.value
+        if value is None:
+            raise missing(key, how)
+        left_ms = self.cache.left_ms(entry)
+        head = f'ETag: "{entry.etag}"\r\nCache-Status: {cache_status(how, left_ms)}\r\nCache-Control: no-cache\r\n'
+        if (headers.if_none_match or headers.if_match) and _is_known(entry.etag, key, headers):
+            return Reply(304, b"", None, head)
+        return Reply(200, render(key, value, entry, left_ms), None, head)
+
+    async def find(self, key: str) -> tuple[Entry, ReadHow]:
+        """The entry, which may hold nothing. Raises `BadInput`, and 413 for a value that is too long."""
+        self.check(key)
+        try:
+            return await self.cache.read(key)
+        except ValueTooLong as error:
+            raise too_long(error) from None
+
+    async def change(self, op: WriteOp, key: str, headers: RequestHeaders, value: bytes = b"", ttl_ms: int = 0) -> bool:
+        """Do one write under the request's preconditions; False when there was nothing to delete or to expire.
+
+        Raises `BadInput`, `Conflict` (no string), 412.
+        """
+        self.check(key)
+        wanted = unwanted = ""
+        if headers.if_match or headers.if_none_match:
+            wanted, unwanted = _preconditions(key, headers)
+        outcome = await self.cache.write(
+            CacheWrite(key=key, op=op, value=value, ttl_ms=ttl_ms, if_match=wanted, if_none_match=unwanted)
+        )
+        if outcome == "mismatch":
+            raise unmet(key)
+        if outcome == "other_type":
+            raise other_type(key)
+        return outcome == "done"
+
+    async def change_all(self, writes: Sequence[CacheWrite]) -> int:
+        """Do all of these or none; how many have changed something. Raises `Conflict`."""
+        outcomes = await self.cache.write_all(writes) if writes else ()
+        if isinstance(outcomes, OtherType):
+            raise other_type(outcomes.key)
+        return sum(outcome == "done" for outcome in outcomes)
+
+    async def list_names(self, query: Mapping[str, str]) -> NameList:
+        """The keys that a query asks for."""
+        wanted = _LIST.decode(query)
+        check_pattern(wanted.pattern)
+        cursor = _CURSOR.decode(wanted.cursor) or SliceCursor()
+        if cursor.server < 0 or cursor.place < 0:
+            raise BadInput("cursor", "is not one that this API gave out")
+        names, following = await self.walks.names(wanted.pattern, cursor, wanted.limit)
+        return NameList(
+            pattern=wanted.pattern,
+            count=len(names),
+            keys=names,
+            cursor=None if following is None else _CURSOR.encode(following),
+        )
+
+    def check(self, key: str, pointer: str = "key") -> None:
+        """Raise `BadInput` for what can't be a key."""
+        if fault := self._names.fault(key):
+            raise bad_key(pointer, key, fault)
+
+    def check_all(self, keys: Sequence[str], pointer: Callable[[int], str]) -> None:
+        """Raise `BadInput` for the first that can't be a key."""
+        found = self._names.first_fault(keys)
+        if found is not None:
+            at, key, fault = found
+            raise bad_key(pointer(at), key, fault)
+
+    def ttl_ms(self, ttl: Ttl | None, pointer: str = "$.ttl") -> int:
+        """Milliseconds, 0 for ever, of what the caller said or didn't. Raises `BadInput`."""
+        if ttl is None:
+            return self._default_ttl_ms
+        try:
+            return parse_ttl_ms(ttl)
+        except ValueError as error:
+            raise BadInput(pointer, str(error)) from None
+
+
+def cache_status(how: ReadHow, left_ms: int) -> str:
+    """`Cache-Status` (RFC 9211); `left_ms` below 0: not known, or for ever."""
+    if how == "hit":
+        return f"buzon; hit; ttl={left_ms // 1000}" if left_ms >= 0 else "buzon; hit"
+    return _STATUS[how]
+
+
+_STATUS: Mapping[ReadHow, str] = {
+    "miss": "buzon; fwd=miss",
+    "collapsed": "buzon; fwd=miss; collapsed",
+    "stale": "buzon; hit; stale",
+}
+
+
+def missing(key: str, how: ReadHow | None = None) -> NotFound:
+    """There is nothing under a key."""
+    problem = NotFound(NO_SUCH_KEY, extra={"message": NO_SUCH_KEY, "key": key})
+    if how is not None:
+        problem.headers = {"Cache-Status": cache_status(how, -1)}
+    return problem
+
+
+def other_type(key: str) -> Conflict:
+    """A key holds what is no cache entry."""
+    detail = "the key holds another type of value, which is no cache entry"
+    return Conflict(detail, extra={"message": detail, "key": key})
+
+
+def unmet(key: str) -> Problem:
+    """A precondition does not hold."""
+    detail = "the precondition does not hold for what is stored"
+    return Problem(412, detail, extra={"message": detail, "key": key})
+
+
+def too_long(error: ValueTooLong) -> Problem:
+    """A value is too long to be read."""
+    detail = f"the value has {error.size_bytes} bytes, which is more than the cache reads"
+    return Problem(413, detail, extra={"message": detail, "key": error.key})
+
+
+def bad_key(pointer: str, key: str, fault: str) -> BadInput:
+    """What was given can't be a key. It is named unless it is too long, or no text, to be repeated."""
+    named = {"key": key} if fault.startswith("begins") else {}
+    return BadInput(pointer, fault, extra={"message": fault, **named})
+
+
+def check_pattern(pattern: str, pointer: str = "pattern") -> None:
+    """Raise `BadInput` for what can't be a pattern."""
+    if fault := pattern_fault(pattern):
+        raise BadInput(pointer, fault)
+
+
+def unlisted(use_case: Callable[..., object], handler: Handler) -> Handler:
+    """The same route at another path, which the document leaves out."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await handler(request)
+
+    described = described_by(use_case)
+    if described is None:
+        raise TypeError("a use case without description")
+    msgspec.structs.replace(described, operation_id=f"{described.operation_id}_unslashed", include=False)(handle)
+    return handle
+
+
+def _is_known(etag: str, key: str, headers: RequestHeaders) -> bool:
+    """Whether the caller has this version. Raises 412 when it wants another one."""
+    wanted, had = if_match(headers), if_none_match(headers)
+    if wanted is not None and not matches_strongly(wanted, etag):
+        raise unmet(key)
+    return had is not None and matches_weakly(had, etag)
+
+
+def _preconditions(key: str, headers: RequestHeaders) -> tuple[str, str]:
+    """Both, as `CacheWrite` wants them. Raises 412 for one that nothing can fulfil."""
+    wanted, unwanted = if_match(headers), if_none_match(headers)
+    ours = "" if wanted is None else _ours(wanted, wanted.strong)
+    if wanted is not None and not ours:
+        raise unmet(key)
+    return ours, "" if unwanted is None else _ours(unwanted, unwanted.strong + unwanted.weak)
+
+
+def _ours(tags: Tags, listed: Sequence[str]) -> str:
+    """Those that could be ours at all: a tag of another make is never the one of a stored value."""
+    if tags.any:
+        return "*"
+    return ",".join(tag for tag in listed if len(tag) == _ENTITY_TAG_LENGTH and _HEXADECIMAL.issuperset(tag))
