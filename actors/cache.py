@@ -37,6 +37,8 @@ from actors.runtime.supervisor import Supervisor
 
 WAITING_MAX = 8192
 """Callers that wait for loads; one more is refused."""
+LOADED_BYTES_MAX = 64 * 2**20
+"""A question for many keys reads no more than about this, so that one answer does not fill the memory."""
 TIDY_S = 10.0
 TIDY_KEYS = 1000
 """Keys that are looked at in one turn of the loop."""
@@ -48,7 +50,7 @@ Waiter = asyncio.Future[Entry]
 
 
 class ValueTooLong(Exception):
-    """A key holds more than is read at once."""
+    """A key, or all that was asked for up to it, holds more than is read at once."""
 
     def __init__(self, key: str, size_bytes: int) -> None:
         super().__init__(key, size_bytes)
@@ -255,7 +257,7 @@ class Cache:
             return {}
         outcomes: Sequence[Loaded | TooLong | Exception] = [StoreAway("the load was given up")] * len(flights)
         try:
-            outcomes = await self._store.load(list(flights))
+            outcomes = await self._store.load(list(flights), LOADED_BYTES_MAX)
         except StoreAway as error:
             outcomes = [error] * len(flights)
         finally:

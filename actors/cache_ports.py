@@ -115,8 +115,9 @@ class CacheStore(Protocol):
     Reads and writes of a key take effect in the order in which they were asked for.
     """
 
-    async def load(self, keys: Sequence[str]) -> Sequence[Loaded | TooLong | StoreAway]:
-        """Look at keys, which are all different; one question for each server unless the values are very large."""
+    async def load(self, keys: Sequence[str], bytes_max: int = 0) -> Sequence[Loaded | TooLong | StoreAway]:
+        """Look at keys, which are all different; one question for each server unless the values are very large. When
+        more than `bytes_max` have been read (0: no bound) the rest is TooLong, with the size of what was read."""
         ...
 
     async def write(self, writes: Sequence[CacheWrite]) -> Sequence[WriteOutcome | StoreAway]:

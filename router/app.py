@@ -24,7 +24,6 @@ from router.settings import Settings
 
 STORE_WAIT_S = 5.0
 CACHE_WAIT_S = 1.0
-CACHE_LOOK_S = 0.01
 ACCEPTS_PER_TURN = 16
 """uvloop takes one connection of a listening socket in each turn of its loop. Under a flood a turn lasts 100 ms, and
 whoever came new would wait for seconds [measured: 5.4 s for a GET of /livez, 0.25 s with several]."""
@@ -133,9 +132,8 @@ class Node(Parts):
         """A cache that is away is no reason not to start: it answers 503 until it is there."""
         try:
             async with asyncio.timeout(CACHE_WAIT_S):
-                while not self.cache_store.connected:
-                    await asyncio.sleep(CACHE_LOOK_S)
-        except TimeoutError:
+                await self.cache_store.reached()
+        except (TimeoutError, StoreAway):
             self.log.warning("cache is away", reason=self.cache_store.why_away)
 
 

@@ -178,6 +178,7 @@ class Parts:
             url=url,
             client_name=f"buzon-cache-{settings.node_id}",
             reserved=(RESERVED_PREFIX, settings.reserved_prefix),
+            near=settings.cache_near_bytes > 0,
         )
         rules = CacheRules(near_bytes_max=settings.cache_near_bytes, stale_s=settings.cache_stale_s)
         self.cache_store = ValkeyCache(names, random.random, self.clock.boottime)

@@ -199,7 +199,7 @@ def unmet(key: str) -> Problem:
 
 def too_long(error: ValueTooLong) -> Problem:
     """A value is too long to be read."""
-    detail = f"the value has {error.size_bytes} bytes, which is more than the cache reads"
+    detail = f"{error.size_bytes} bytes are more than is read at once"
     return Problem(413, detail, extra={"message": detail, "key": error.key})
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.adapters.valkey.cache_link import PROVEN_S
+from actors.adapters.valkey.cache_link import IDLE_S, PROVEN_S
+from actors.adapters.valkey.cache_store import CacheOptions, ValkeyCache
 from actors.cache_ports import UNPROVEN
+from actors.near_cache import NEAR_S_MAX
 from tests.support.cache_store import HeardCache, boottime, cache_on, cache_running, deleting, did, loaded, setting
 from tests.support.proxy import Proxy
 from tests.support.until import passing, steady, until
@@ -185,3 +187,36 @@ async def test_a_link_to_another_run_is_left(any_store: ValkeyServer) -> None:
         assert cache.proofs() == [UNPROVEN]
         shard.hot.drop("the test")
         await until(cache.proven, what="a link to the same run")
+
+
+async def test_nobody_listens_until_somebody_reads(any_store: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server would tell of each key that the router itself writes. The first load opens the link, and a long while
+    without one closes it; where nothing is kept near it never opens."""
+    async with cache_running(cache := HeardCache(any_store.unix_url)):
+        await cache.reached()
+        await did(cache, setting("k"))
+        await steady(lambda: cache.proofs() == [UNPROVEN] and cache.heard == [], 0.3, what="nobody listening")
+        assert (await loaded(cache, "k")).proof is UNPROVEN
+        await until(cache.proven, what="the link")
+        monkeypatch.setattr("actors.adapters.valkey.cache_link.IDLE_S", 0.5)
+        await until(lambda: not cache.proven(), 2.0, what="the link closing")
+        await did(cache, setting("k", b"2"))
+        await steady(lambda: cache.proofs() == [UNPROVEN] and cache.heard == [], 0.3, what="nobody listening")
+        assert (await loaded(cache, "k")).value == b"2"
+        await until(cache.proven, what="the link again")
+
+
+async def test_where_nothing_is_kept_nobody_listens(any_store: ValkeyServer) -> None:
+    """However much is read."""
+    options = CacheOptions(url=any_store.unix_url, client_name="buzon-test", near=False)
+    cache = ValkeyCache(options, lambda: 0.0, boottime)
+    async with cache_running(cache):
+        await cache.reached()
+        await cache.load(["k"])
+        await passing(0.2)
+        assert (await loaded(cache, "k")).proof is UNPROVEN
+
+
+def test_no_entry_is_believed_for_as_long_as_a_link_stays_open_unused() -> None:
+    """Else what is only ever read near would lose its link."""
+    assert NEAR_S_MAX < IDLE_S

@@ -192,6 +192,7 @@ async def test_the_cache_follows_the_master_of_sentinels(sentinels: Sentinels) -
     still lives, proves nothing any more."""
     cache = HeardCache(sentinels.url)
     async with cache_running(cache):
+        cache.listen()
         await until(cache.proven, what="the cache")
         old = await asyncio.to_thread(sentinels.primary)
         await did(cache, setting("k"))

@@ -174,6 +174,18 @@ async def test_a_value_that_is_too_long_is_not_read(
     ]
 
 
+async def test_a_question_for_many_keys_stops_at_its_bound(cache: HeardCache) -> None:
+    """What has been read by then is answered; the rest is said to be too much."""
+    keys = [f"{{k}}{number:02}" for number in range(20)]
+    for key in keys:
+        await did(cache, setting(key, b"1" * 1_000_000))
+    found = await cache.load(keys, bytes_max=6_000_000)
+    read = sum(isinstance(each, Loaded) for each in found)
+    assert 6 < read < 20
+    assert found[read:] == [TooLong(read * 1_000_000)] * (20 - read)
+    assert all(isinstance(each, Loaded) for each in await cache.load(keys))
+
+
 async def test_a_full_server_refuses_sets_and_nothing_else(own_store: ValkeyServer) -> None:
     """Also a set that comes behind a delete in the same batch; a batch that is all or nothing is refused whole, one
     that only deletes is done. Whoever is refused is told that the store is away, and the lane stays open."""

@@ -62,6 +62,7 @@ async def cache_on(server: ValkeyServer | ValkeyCluster, url: str = "") -> Async
     """A cache whose lanes are open and whose links listen."""
     cache = HeardCache(url or server.unix_url)
     async with cache_running(cache):
+        cache.listen()
         await until(cache.proven, what="the cache's lanes and links")
         yield cache
 

@@ -143,7 +143,7 @@ class CacheWire:
         self._link_number = 0
         server.listeners.append(self._push)
 
-    async def load(self, keys: Sequence[str]) -> Sequence[Loaded | TooLong | StoreAway]:
+    async def load(self, keys: Sequence[str], bytes_max: int = 0) -> Sequence[Loaded | TooLong | StoreAway]:
         """Look, in the lane's order."""
         asked_at, proof = self._clock.boottime(), self.proof
         self.server.loads.append(list(keys))

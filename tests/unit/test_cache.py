@@ -125,7 +125,7 @@ async def test_a_load_overtaken_by_a_change_is_given_but_not_kept() -> None:
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         load = r.wire.load
 
-        async def held_up(keys: list[str]) -> object:
+        async def held_up(keys: list[str], bytes_max: int = 0) -> object:
             loaded = await load(keys)
             if not gate.done():
                 await gate
@@ -290,7 +290,7 @@ async def test_a_value_too_long_to_be_read_is_said_to_be() -> None:
     """To those who wait for it alone."""
     async with rig() as r:
 
-        async def load(keys: list[str]) -> list[TooLong | Loaded]:
+        async def load(keys: list[str], bytes_max: int = 0) -> list[TooLong | Loaded]:
             return [TooLong(99) if key == "long" else Loaded(b"1", NEVER, NEVER, 0.0, UNPROVEN) for key in keys]
 
         r.wire.load = load  # type: ignore[method-assign,assignment]  # a store with something very large in it

@@ -25,11 +25,59 @@ PING_S = 0.3
 PROVEN_S = 0.9
 """Three pings: one that is late is no reason to ask the store for everything again."""
 
+IDLE_S = 900.0
+"""A link closes when nobody has loaded anything for so long. No entry is believed for as long without a load."""
+
 OnInvalidated = Callable[[Sequence[bytes] | None], None]
 
 
+class Interest:
+    """Whether anybody reads. A server in broadcast mode tells of every key, also of those that nobody ever cached: a
+    node whose cache is not used must not pay for that."""
+
+    def __init__(self, boottime: Callable[[], float]) -> None:
+        self._boottime = boottime
+        self._shown_at = float("-inf")
+        self._shown = asyncio.Event()
+
+    def show(self) -> None:
+        """Somebody reads."""
+        self._shown_at = self._boottime()
+        self._shown.set()
+
+    def lasts(self) -> bool:
+        """Whether somebody has read lately."""
+        if self._boottime() - self._shown_at >= IDLE_S:
+            self._shown.clear()
+        return self._shown.is_set()
+
+    async def awaited(self) -> None:
+        """Wait until somebody reads."""
+        await self._shown.wait()
+
+
+class LinkLane(Lane):
+    """A lane that connects only while there is interest."""
+
+    def __init__(
+        self,
+        connect: Callable[[], AbstractConnection],
+        greet: Greeting,
+        on_up: Callable[[], None],
+        jitter: Callable[[], float],
+        interest: Interest,
+    ) -> None:
+        super().__init__(connect, greet, on_up, jitter)
+        self._interest = interest
+
+    async def _open(self) -> AbstractConnection:
+        await self._interest.awaited()
+        return await super()._open()
+
+
 class Link:
-    """Listens to one server. `boottime` gives seconds of a clock that runs in sleep too, read anew at each call."""
+    """Listens to one server, while there is interest. `boottime` gives seconds of a clock that runs in sleep too, read
+    anew at each call."""
 
     def __init__(
         self,
@@ -38,11 +86,13 @@ class Link:
         jitter: Callable[[], float],
         boottime: Callable[[], float],
         on_invalidated: OnInvalidated,
+        interest: Interest,
     ) -> None:
         self._boottime = boottime
+        self._interest = interest
         self._on_invalidated = on_invalidated
         self._timer: asyncio.TimerHandle | None = None
-        self.lane = Lane(connect, greet, self._opened, jitter)
+        self.lane = LinkLane(connect, greet, self._opened, jitter, interest)
         self.lane.on_push = self._heard
         self.lane.on_down = self._ended
         self.proof = UNPROVEN
@@ -66,6 +116,9 @@ class Link:
         self._again(self._ping)
 
     def _ping(self) -> None:
+        if not self._interest.lasts():
+            self.lane.drop("nobody reads")
+            return
         self._ask(("PING",), partial(self._answered, self.proof))
         self._again(self._ping)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from redis.asyncio.connection import AbstractConnection
 
-from actors.adapters.valkey.cache_link import Link, OnInvalidated
+from actors.adapters.valkey.cache_link import Interest, Link, OnInvalidated
 from actors.adapters.valkey.greeting import Server, looked_at, taught
 from actors.adapters.valkey.guarded_lane import GuardedLane
 from actors.adapters.valkey.identity import StoreUnfit
@@ -53,10 +53,11 @@ class CacheShard(Shard):
         jitter: Callable[[], float],
         boottime: Callable[[], float],
         on_invalidated: OnInvalidated,
+        interest: Interest,
     ) -> None:
         super().__init__(connect, greeter, jitter, ALL, True)
         self.hot: Lane = GuardedLane(connect, self._greet, self._opened, jitter)
-        self.link = Link(connect, self._greet_link, jitter, boottime, on_invalidated)
+        self.link = Link(connect, self._greet_link, jitter, boottime, on_invalidated, interest)
         self._linked_run = ""
 
     @property

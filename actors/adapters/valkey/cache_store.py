@@ -7,6 +7,7 @@ has not done because keys have moved is sent once more, and nothing else is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from actors.adapters.valkey.cache_calls import LOOK_KEYS_MAX, Look, Mode, write_arguments, write_outcome
+from actors.adapters.valkey.cache_link import Interest
 from actors.adapters.valkey.cache_shard import CacheGreeter, CacheShard
 from actors.adapters.valkey.cache_walk import CacheWalk
 from actors.adapters.valkey.cluster_runner import Call, Sending
@@ -37,15 +39,18 @@ from actors.cache_ports import (
 )
 from actors.ports import StoreAway
 
+LOOK_S = 0.01
 NOT_ASKED = StoreAway("the store was not asked")
 
 
 class CacheOptions(Struct, frozen=True, kw_only=True):
-    """Where the cache is. Names that begin with one of `reserved` are never listed."""
+    """Where the cache is. Names that begin with one of `reserved` are never listed. `near`: what was read may be kept,
+    so somebody must listen."""
 
     url: str
     client_name: str
     reserved: Sequence[str] = (RESERVED_PREFIX,)
+    near: bool = True
 
 
 class ValkeyCache:
@@ -54,6 +59,8 @@ class ValkeyCache:
     def __init__(self, options: CacheOptions, jitter: Callable[[], float], boottime: Callable[[], float]) -> None:
         self._boottime = boottime
         self._jitter = jitter
+        self._near = options.near
+        self._interest = Interest(boottime)
         self._scripts = load_all(CACHE_NAMES)
         self._greeter = CacheGreeter(self._scripts)
         maker = ShardMaker("cache", self._shard)
@@ -89,9 +96,21 @@ class ValkeyCache:
         """What must be kept running for the cache to be there."""
         return self._servers.services()
 
-    async def load(self, keys: Sequence[str]) -> Sequence[Loaded | TooLong | StoreAway]:
+    async def reached(self) -> None:
+        """Wait until all of it can be used. Raises StoreAway as soon as it must not be."""
+        while not self.connected:
+            self._refuse_unfit()
+            await asyncio.sleep(LOOK_S)
+
+    def listen(self) -> None:
+        """Open the links, if they are not, because somebody reads."""
+        if self._near:
+            self._interest.show()
+
+    async def load(self, keys: Sequence[str], bytes_max: int = 0) -> Sequence[Loaded | TooLong | StoreAway]:
         """Look at keys, which are all different; one question for each server unless the values are very large."""
         self._refuse_unfit()
+        self.listen()
         answers: list[Loaded | TooLong | StoreAway] = [NOT_ASKED] * len(keys)
         rest = self._servers.together(keys)
         while rest:
@@ -103,6 +122,10 @@ class ValkeyCache:
             replies = await Sending(self._servers, [look.call() for look in looks]).replies()
             left = [look.take(reply, answers) for look, reply in zip(looks, replies, strict=True)]
             rest = [places for places in left if places]
+            if rest and bytes_max and (read := _size(answers)) > bytes_max:
+                for place in (place for places in rest for place in places):
+                    answers[place] = TooLong(read)
+                break
         return answers
 
     async def write(self, writes: Sequence[CacheWrite]) -> Sequence[WriteOutcome | StoreAway]:
@@ -203,7 +226,7 @@ class ValkeyCache:
             raise StoreAway(str(why))
 
     def _shard(self, connect: Connect, _partitions: frozenset[int], _home: bool) -> CacheShard:
-        return CacheShard(connect, self._greeter, self._jitter, self._boottime, self._tell)
+        return CacheShard(connect, self._greeter, self._jitter, self._boottime, self._tell, self._interest)
 
     def _tell(self, names: Sequence[bytes] | None) -> None:
         """The router's own names change all the time on a store they share with the cache, and are nobody's entries."""
@@ -214,6 +237,10 @@ class ValkeyCache:
 
 def _run(script: Script, keys: Sequence[str], arguments: Sequence[Any], lane: Lane) -> Begun:
     return lane.script(script, keys, arguments)
+
+
+def _size(answers: Sequence[Loaded | TooLong | StoreAway]) -> int:
+    return sum(len(each.value) for each in answers if isinstance(each, Loaded) and each.value is not None)
 
 
 def _parts(places: Sequence[int]) -> Sequence[Sequence[int]]:
