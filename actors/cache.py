@@ -29,7 +29,6 @@ from actors.cache_ports import (
     WriteOutcome,
 )
 from actors.committer import Committer
-from actors.core.entity_tag import entity_tag
 from actors.near_cache import NEAR_S_MAX, Entry, NearCache
 from actors.ports import Overloaded, StoreAway
 from actors.runtime.clock import Clock
@@ -242,14 +241,18 @@ class Cache:
                 outcomes[key] = error
         worst: ReadHow = "miss"
         for key, outcome in outcomes.items():
-            if isinstance(outcome, StoreAway):
+            if isinstance(outcome, Entry):
+                found[key] = outcome
+            elif isinstance(outcome, StoreAway):
                 found[key], worst = self._stale(key, outcome), "stale"
                 self._count("stale", found[key])
-            elif isinstance(outcome, Exception):
-                raise outcome
             else:
-                found[key] = outcome
-                self._count("miss" if key in flights else "collapsed", outcome)
+                raise outcome
+        entries = [(key, outcome) for key, outcome in outcomes.items() if isinstance(outcome, Entry)]
+        misses = sum(key in flights for key, _ in entries)
+        self._meters.cache_reads["miss"].inc(misses)
+        self._meters.cache_reads["collapsed"].inc(len(entries) - misses)
+        self._meters.cache_absent.inc(sum(entry.value is None for _, entry in entries))
         return worst
 
     async def _loaded(self, flights: Mapping[str, list[Waiter]]) -> dict[str, Entry | Exception]:
@@ -329,7 +332,7 @@ def _entry(loaded: Loaded) -> Entry:
     deadline = _FOREVER if loaded.left_ms == NEVER else loaded.asked_at + loaded.left_ms / 1000
     return Entry(
         value=None if stored is None else _as_json(stored),
-        etag="" if stored is None else entity_tag(stored),
+        stored=stored,
         expires_ms=loaded.expires_ms,
         deadline=deadline,
         fresh_until=min(deadline, loaded.asked_at + NEAR_S_MAX),

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from actors.cache_ports import NEVER, Proof
+from actors.cache_ports import Proof
+from actors.core.entity_tag import entity_tag
 
 NEAR_S_MAX = 600.0
 """No entry is believed for longer without being read again, whatever proves it."""
@@ -23,24 +24,28 @@ SHARE_MAX = 8
 
 
 class Entry(Struct, gc=False, eq=False):
-    """What a key holds. `value` is valid JSON, None for nothing; `etag` names the stored bytes.
+    """What a key holds. `value` is valid JSON, None for nothing; `stored` are the bytes it was made of.
 
     `fresh_until` and `deadline` are boottimes: until when it may be believed, until when it may be shown at all.
-    `expires_at` is room for the instant as an answer writes it. Only that changes once an entry is made.
+    `expires_at` is room for the instant as an answer writes it, `tag` for the entity tag, which batches never ask for.
+    Only these change once an entry is made.
     """
 
     value: bytes | None
-    etag: str
+    stored: bytes | None
     expires_ms: int
     deadline: float
     fresh_until: float
     proof: Proof
     expires_at: bytes = b""
+    tag: str = ""
 
     @property
-    def for_ever(self) -> bool:
-        """Whether the entry stays until somebody takes it away."""
-        return self.expires_ms == NEVER
+    def etag(self) -> str:
+        """The entity tag of the stored bytes, "" for nothing."""
+        if not self.tag and self.stored is not None:
+            self.tag = entity_tag(self.stored)
+        return self.tag
 
 
 class NearCache:
@@ -86,6 +91,8 @@ class NearCache:
 
     def put(self, key: str, entry: Entry) -> None:
         """Keep an entry, if there is room for one of its size."""
+        if not self.bytes_max:
+            return
         size = _size(key, entry)
         if size * SHARE_MAX > self.bytes_max:
             self.forget(key)

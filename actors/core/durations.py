@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 
 _UNIT_NS = {
     "ns": 1,
@@ -41,12 +42,16 @@ def format_duration(seconds: float) -> str:
 def format_duration_ms(total_ms: int) -> str:
     """The same of whole milliseconds."""
     total_s, rest_ms = divmod(total_ms, 1000)
-    if rest_ms and not total_s:
-        return f"{rest_ms}ms"
+    if not rest_ms:
+        return _whole(total_s) + "s"
+    return f"{_whole(total_s)}.{rest_ms:03}".rstrip("0") + "s" if total_s else f"{rest_ms}ms"
+
+
+@lru_cache(maxsize=4096)
+def _whole(total_s: int) -> str:
+    """Whole seconds without their unit: what is the same for a thousand times in a row."""
     total_minutes, second = divmod(total_s, 60)
     hours, minutes = divmod(total_minutes, 60)
-    fraction = f".{rest_ms:03}".rstrip("0") if rest_ms else ""
-    text = f"{second}{fraction}s"
     if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
+        return f"{hours}h{minutes}m{second}"
+    return f"{minutes}m{second}" if minutes else str(second)

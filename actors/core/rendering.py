@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -45,8 +46,14 @@ def render(policy: Policy, *, key: str, reason: Reason, messages: Sequence[Store
 
 def rfc3339(instant_ms: int) -> str:
     """A Unix instant in UTC with milliseconds: `2026-11-22T16:50:00.123Z`."""
-    whole = datetime.fromtimestamp(instant_ms // 1000, UTC).isoformat()
-    return f"{whole[:19]}.{instant_ms % 1000:03d}Z"
+    second, ms = divmod(instant_ms, 1000)
+    return f"{_second(second)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(second: int) -> str:
+    """A lot of what is written close together lies in the same few seconds."""
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def _aggregated(options: BufferOptions, path: FieldPath, messages: Sequence[StoredMessage]) -> bytes | None:

@@ -17,7 +17,7 @@ MANY = 5000
 def entry(value: bytes | None = b"1", *, until: float = NOW + 0.9, deadline: float = float("inf")) -> Entry:
     """An entry that is proved until then and ends at its deadline."""
     return Entry(
-        value=value, etag="t", expires_ms=NEVER, deadline=deadline, fresh_until=deadline, proof=Proof(until)
+        value=value, stored=value, expires_ms=NEVER, deadline=deadline, fresh_until=deadline, proof=Proof(until)
     )
 
 
@@ -38,7 +38,7 @@ def test_a_proof_that_ends_ends_every_entry_it_carries() -> None:
     near = NearCache(1 << 20, 60)
     proof = Proof(NOW + 0.9)
     for name in "ab":
-        near.put(name, Entry(value=b"1", etag="t", expires_ms=NEVER, deadline=2e9, fresh_until=2e9, proof=proof))
+        near.put(name, Entry(value=b"1", stored=b"1", expires_ms=NEVER, deadline=2e9, fresh_until=2e9, proof=proof))
     proof.until = NOW
     assert near.get_many("ab", NOW) == ({}, ["a", "b"])
     proof.until = NOW + 1.2
@@ -126,12 +126,13 @@ def test_an_entry_weighs_what_it_takes(value_bytes: int) -> None:
         near.put(
             f"inventarios:producto:{number:08}",
             Entry(
-                value=bytes(value_bytes),
-                etag=f"{number:040}",
+                value=(value := bytes(value_bytes)),
+                stored=value,
                 expires_ms=1_700_000_000_000 + number,
                 deadline=NOW + number / 3,
                 fresh_until=NOW + number / 7,
                 proof=proof,
+                tag=f"{number:040}",
                 expires_at=b"2026-01-01T00:00:00.%03dZ" % (number % 1000),
             ),
         )

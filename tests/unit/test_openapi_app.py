@@ -16,8 +16,8 @@ from router.edge.openapi import Operation, Text, routes
 from router.edge.usecase import RequestHeaders
 from router.settings import load
 
-LEFT_OUT = {"/assets/{name}"}
-"""Files of the docs pages: the only routes that a client of the API has no use for."""
+LEFT_OUT = {"/assets/{name}", "/api/cache", "/api/v1/cache"}
+"""Files of the docs pages, and the cache's roots without the slash that they are described with."""
 
 
 @pytest.fixture(name="app")
