@@ -141,7 +141,12 @@ class Cache:
 
     def left_ms(self, entry: Entry) -> int:
         """For how long an entry stays, at least 1; NEVER: for ever."""
-        return NEVER if entry.expires_ms == NEVER else max(round((entry.deadline - self._now()) * 1000), 1)
+        return _left_ms(entry, self._now())
+
+    def all_left_ms(self, entries: Iterable[Entry]) -> list[int]:
+        """The same of many, at one moment."""
+        now = self._now()
+        return [_left_ms(entry, now) for entry in entries]
 
     async def write(self, write: CacheWrite) -> WriteOutcome:
         """Do one write. Raises StoreAway (whether it was done is unknown) and Overloaded."""
@@ -338,6 +343,10 @@ def _entry(loaded: Loaded) -> Entry:
         fresh_until=min(deadline, loaded.asked_at + NEAR_S_MAX),
         proof=loaded.proof,
     )
+
+
+def _left_ms(entry: Entry, now: float) -> int:
+    return NEVER if entry.expires_ms == NEVER else max(round((entry.deadline - now) * 1000), 1)
 
 
 def _as_json(stored: bytes) -> bytes:

@@ -226,6 +226,38 @@ async def test_the_same_with_kill_9_before_the_third_message(
     assert arrival["headers"]["X-Buffer-Size"] == "3"
 
 
+async def test_the_cache_examples_of_both_services(tmp_path: Path, make_node: NodeFactory) -> None:
+    """Each line answers what the older service answered; what the second example stores is gone at its end."""
+    node = make_node(data_dir=tmp_path / "data")
+    await node.start()
+    with shell(tmp_path, node, webhook_port=free_port()) as terminal:
+        seconds = [json.loads(line) for line in terminal.run(EXAMPLES["cache-seconds"])]
+        lines = terminal.run(EXAMPLES["cache-durations"])
+
+    key, pattern = "inventarios:producto:123", "inventarios:*"
+    assert seconds[:-1] == [
+        {"message": "Valor guardado en cache", "key": key, "ttl": 3600},
+        {"key": key, "value": [{"id": 1, "cantidad": 50}], "ttl": 3600},
+        {"key": key, "exists": True},
+        {"pattern": pattern, "count": 1, "keys": [key], "cursor": None},
+        {"message": "Clave eliminada del cache", "key": key},
+        {"message": "Claves eliminadas", "pattern": pattern, "deleted_count": 0},
+        {"message": "Cache limpiado", "deleted_count": 0},
+    ]
+    assert seconds[-1]["status"] == "connected"
+    put, got, *rest = [json.loads(line) for line in lines if line.startswith("{")]
+    assert (put["key"], put["ttl"]) == ("mi_clave", "1h0m0s")
+    assert (got["key"], got["value"]) == ("mi_clave", "mi_valor")
+    assert lines[2].strip() == "HTTP/1.1 200 OK"
+    deleted, stored, batch, removed, listed, stats, cleared = rest
+    assert (deleted["key"], stored["count"], removed["count"]) == ("mi_clave", 3, 2)
+    assert {name: item["value"] for name, item in batch["items"].items()} == {
+        f"clave{n}": f"valor{n}" for n in (1, 2, 3)
+    }
+    assert (listed["keys"], stats["size"], cleared["deleted_count"]) == (["clave3"], 1, 1)
+    assert stats["info"]["misses"] >= 4
+
+
 async def test_the_receiver_in_the_readme_takes_a_batch_once(
     tmp_path: Path, make_node: NodeFactory, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +306,7 @@ async def test_the_production_example_names_settings_that_work(tmp_path: Path) -
 
 def test_every_shell_block_of_the_readme_is_run() -> None:
     """By the tests above: a new block needs a name and a test."""
-    ran = {"run", "listen", "send", "crash", "resume", "look", "production"}
+    ran = {"run", "listen", "send", "crash", "resume", "look", "production", "cache-seconds", "cache-durations"}
 
     assert {example.name for example in EXAMPLES.values() if example.language == "sh"} == ran
     assert fences(README, "sh") == len(ran)

@@ -123,10 +123,9 @@ class BatchRoutes:
             found, how = await entries.cache.read_many(keys)
         except ValueTooLong as error:
             raise too_long(error) from None
-        left_ms = entries.cache.left_ms
         items = [
-            b"%b:%b" % (_encode(key), item(entry.value, entry, left_ms(entry)))
-            for key, entry in found.items()
+            b"%b:%b" % (_encode(key), item(entry.value, entry, left_ms))
+            for (key, entry), left_ms in zip(found.items(), entries.cache.all_left_ms(found.values()), strict=True)
             if entry.value is not None
         ]
         head = "" if how != "stale" else "Cache-Status: buzon; hit; stale\r\n"

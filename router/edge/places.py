@@ -88,6 +88,8 @@ def _first_of_its_shape(resource: web.AbstractResource, prefix: str, resources: 
     for earlier in resources:
         if earlier is resource:
             return True
+        if isinstance(earlier, web.PlainResource):
+            continue  # it matches nothing but its own path, which is claimed
         if _indexed_at(earlier) == (prefix or "/") and "/" not in earlier.canonical[len(prefix) + 1 :]:
             return False
     return False

@@ -221,6 +221,7 @@ async def test_what_aiohttp_refuses_by_itself_is_a_problem_too(server: EdgeServe
 async def test_a_use_case_gets_its_body_and_headers(client: ClientSession) -> None:
     """The trace is continued: same trace, same flags, a position of ours."""
     headers = {"traceparent": TRACEPARENT, "Idempotency-Key": "k", "X-Request-ID": "r", "Content-Type": "text/json"}
+    headers |= {"If-Match": "*", "If-None-Match": '"a", W/"b"'}
     async with client.post("/echo?secret=1", data='{"text":"ñ"}'.encode(), headers=headers) as response:
         answer = await response.json()
     continued = trace.parse(answer["headers"].pop("trace"))
@@ -235,6 +236,8 @@ async def test_a_use_case_gets_its_body_and_headers(client: ClientSession) -> No
             "content_type": "text/json",
             "content_encoding": "",
             "idempotency_key": "k",
+            "if_match": "*",
+            "if_none_match": '"a", W/"b"',
         },
     }
 
