@@ -15,7 +15,7 @@ from msgspec import Meta, Raw, Struct
 from actors.cache import ValueTooLong
 from actors.cache_ports import CacheWrite
 from actors.core.cache_names import step
-from router.api.cache import ALL_DELETED, ITEMS_MAX, TAG, Entries, Keys, too_long
+from router.api.cache import ALL_DELETED, ITEMS_MAX, TAG, Entries, Keys, cache_status, too_long
 from router.api.cache_durations import ROOT, Item, PutRequest, item
 from router.edge.body import JsonBody, rejection
 from router.edge.errors import BadInput
@@ -128,7 +128,7 @@ class BatchRoutes:
             for (key, entry), left_ms in zip(found.items(), entries.cache.all_left_ms(found.values()), strict=True)
             if entry.value is not None
         ]
-        head = "" if how != "stale" else "Cache-Status: buzon; hit; stale\r\n"
+        head = f"Cache-Status: {cache_status(how, -1)}\r\n"
         return Reply(200, b'{"items":{%b},"count":%d}' % (b",".join(items), len(items)), None, head)
 
     @Operation(
