@@ -53,8 +53,8 @@ chaos: $(DEV_STAMP) ## Kill, freeze and cut off real processes under load (ARGS=
 mutate: $(DEV_STAMP) ## Take each check out once: a test must notice (ARGS="--only ownership --jobs 2")
 	@$(PY) -m tests.mutation $(ARGS)
 
-test-packages: ## Install from Debian what some tests want (redis-server, chromium), where that is possible
-	@for program in redis-server chromium; do \
+test-packages: ## Install from Debian what some tests want (redis-server, chromium, webdis), where that is possible
+	@for program in redis-server chromium webdis; do \
 		command -v $$program >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 			&& apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 			apt-get -qq install -y --no-install-recommends $$program >/dev/null; } \

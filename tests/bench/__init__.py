@@ -29,6 +29,13 @@ What is compared
               batch minus (the time at which its first message was acknowledged + wait_time).
 - scaling     the pipeline through three nodes on one store against one node: the CPU of all nodes together for each
               message, the same messages, each sent to whichever node is free; partitions have settled before.
+- cache       keys and values of 200 bytes, 1,000 of them, put there by a foreign client. GETs beside a handler that
+              answers a constant, writes beside one that decodes the body and answers a constant, at the same paths;
+              batches of 100 out of 10,000 keys, counted in keys. "hot": all keys are near (an answer says so);
+              "nothing near": a node with CACHE_NEAR_BYTES=0. Beside it Debian's webdis with one thread, on the same
+              Valkey over the same kind of socket, asked by the same generator. One answer in 61 is checked to the last
+              byte of its value; so is what lies in the store after the last write. `cache_costs` measures parts by
+              themselves, without HTTP.
 - idle        CPU of three nodes on one store in 10 s without a request; the busiest counts.
 Beside the two figures of time stands what share of the node's core other programs took: they mean little on a busy
 machine, where a server at half its core in the closed loops tells the same.

@@ -8,16 +8,17 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from tests.bench import lateness, memory, report, scaling
+from tests.bench import cache_costs, cache_speed, lateness, memory, report, scaling
 from tests.bench.figures import Figure, Turn
 from tests.bench.rig import Rig
 from tests.bench.throughput import Accept, BareClient, Baseline, Deliveries, Pipeline, Scenario
 
-NAMES = ("accept", "pipeline", "deliveries", "memory", "lateness", "scaling", "idle", "baseline")
+NAMES = ("accept", "pipeline", "deliveries", "memory", "lateness", "scaling", "idle", "cache", "baseline")
 COMPARED = NAMES[:3]
 TURNS = 5
 TURN_S = 2.5
 SMOKE_TURN_S = 0.3
+SMOKE_CACHE_TURN_S = 0.1
 SMOKE_BUFFERS = 500
 SMOKE_LATENESS_S = 1.5
 
@@ -53,6 +54,21 @@ async def scaled(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figur
             del scenarios[scaling.FORWARD]
         taken, troubles = await in_turns(scenarios, seconds, turns)
     return scaling.figures(taken), troubles
+
+
+async def cached(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figure], list[str]]:
+    """Take turns between all that the cache is compared with; then what its parts cost by themselves."""
+    async with Rig() as rig:
+        scenarios = await cache_speed.scenarios(rig)
+        if cache_speed.WEBDIS_GET not in scenarios:
+            say(cache_speed.NO_WEBDIS)
+        for scenario in scenarios.values():
+            await scenario.open()
+        taken, troubles = await in_turns(scenarios, seconds, turns)
+    say("cache: what its parts cost")
+    async with Rig() as rig:
+        parts = await cache_costs.measure(rig, smoke=smoke)
+    return [*cache_speed.figures(taken), *parts], troubles
 
 
 async def in_turns(
@@ -93,6 +109,9 @@ async def run(names: Sequence[str], seconds: float, *, smoke: bool) -> tuple[lis
         say("idle")
         async with Rig() as rig:
             figures = [*figures, await scaling.idle(rig, SMOKE_TURN_S if smoke else scaling.IDLE_S, smoke=smoke)]
+    if "cache" in names:
+        found = await cached(SMOKE_CACHE_TURN_S if smoke else seconds, 1 if smoke else TURNS, smoke=smoke)
+        figures, troubles = figures + found[0], troubles + [f"cache, {what}" for what in found[1]]
     return figures, troubles
 
 

@@ -1,6 +1,7 @@
-"""What the figures are compared with: an aiohttp handler that only decodes, `python -m tests.bench.baseline PORT`.
+"""What the figures are compared with: aiohttp handlers that do nothing, `python -m tests.bench.baseline PORT`.
 
-Reads the body, decodes it with msgspec into the Structs that the node uses, answers a constant of the node's size.
+A POST reads the body, decodes it with msgspec into Structs like the node's and answers a constant of the node's size;
+a GET only answers. They take the same bytes at the same paths.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import uvloop
 from aiohttp import web
 
 from actors.core.policy import Message
+from tests.bench.cache_requests import sample_answer, sample_write_answer
 from tests.bench.messages import PATH, message_id
 
 ANSWER = msgspec.json.encode(
@@ -24,13 +26,37 @@ ANSWER = msgspec.json.encode(
         "flushed": False,
     }
 )
+READ_ANSWER = sample_answer()
+WRITE_ANSWER = sample_write_answer()
+
+
+class CacheBody(msgspec.Struct):
+    """What is posted to the cache."""
+
+    key: str
+    value: msgspec.Raw
+    ttl: float | str | None = None
+
+
 decode = msgspec.json.Decoder(Message).decode
+decode_cache = msgspec.json.Decoder(CacheBody).decode
 
 
 async def accept(request: web.Request) -> web.Response:
     """Decode and answer."""
     decode(await request.read())
     return web.Response(body=ANSWER, content_type="application/json")
+
+
+async def read(request: web.Request) -> web.Response:
+    """Answer."""
+    return web.Response(body=READ_ANSWER, content_type="application/json")
+
+
+async def write(request: web.Request) -> web.Response:
+    """Decode and answer."""
+    decode_cache(await request.read())
+    return web.Response(body=WRITE_ANSWER, content_type="application/json", status=201)
 
 
 async def ready(request: web.Request) -> web.Response:
@@ -42,6 +68,8 @@ async def serve(port: int) -> None:
     """Serve until killed."""
     application = web.Application()
     application.router.add_post(PATH, accept)
+    application.router.add_get("/api/v1/cache/{key}", read)
+    application.router.add_post("/api/cache/", write)
     application.router.add_get("/readyz", ready)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()

@@ -18,6 +18,9 @@ class Turn(Struct, frozen=True, kw_only=True):
     generator_busy: float = 0.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
+    answer_bytes: int = 0
+    checked: int = 0
+    hits: int = 0
     troubles: tuple[str, ...] = ()
 
     @property

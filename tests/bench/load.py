@@ -10,28 +10,33 @@ import select
 import socket
 import sys
 from collections import deque
+from collections.abc import Callable
 from time import monotonic, process_time
 
 import msgspec
 from msgspec import Struct
 
-from tests.bench.messages import MessageSpec, builder
+from tests.bench import cache_requests, messages
+from tests.bench.cache_requests import CacheSpec
+from tests.bench.messages import MessageSpec
 from tests.bench.readings import cpu_s
 
 SILENCE_S = 10.0
 READ_BYTES = 65536
 ERRORS_KEPT = 5
+SAMPLE_EVERY = 61
+"""Of the answers about values one in so many is kept and checked; prime, so that the sample meets every key."""
 
 
 class LoadSpec(Struct, frozen=True, kw_only=True):
-    """Messages `first` … of `message`, for `seconds` or until `count` are sent; `rate` per second, or closed loop.
+    """Requests `first` … of `message`, for `seconds` or until `count` are sent; `rate` per second, or closed loop.
 
     The connections are dealt out to `more_ports` as well: whichever is free takes the next message, whatever its key.
     """
 
     port: int
     more_ports: tuple[int, ...] = ()
-    message: MessageSpec
+    message: MessageSpec | CacheSpec
     first: int = 0
     connections: int = 64
     seconds: float = 0.0
@@ -45,6 +50,7 @@ class LoadResult(Struct, kw_only=True):
     """`answered` and `cpu` (seconds, by name) belong to the window of `seconds`; `ok` and `errors` to the whole run.
 
     `cpu_before` are the readings at its start. `ledger`: (number, sent at, answered at), on the monotonic clock.
+    `checked` answers were looked at, `hits` of them came from the near cache; `answer_bytes` is the last one's body.
     """
 
     answered: int = 0
@@ -60,6 +66,14 @@ class LoadResult(Struct, kw_only=True):
     p99_ms: float = 0.0
     max_ms: float = 0.0
     ledger: list[tuple[int, float, float]] = []
+    checked: int = 0
+    hits: int = 0
+    answer_bytes: int = 0
+
+
+def builder(message: MessageSpec | CacheSpec, port: int) -> Callable[[int], bytes]:
+    """A function from a request's number to its bytes."""
+    return cache_requests.builder(message, port) if isinstance(message, CacheSpec) else messages.builder(message, port)
 
 
 class Connection:
@@ -114,6 +128,10 @@ class Generator:
         self._next = spec.first
         self._end = spec.first + spec.count if spec.count else sys.maxsize
         self._latencies: list[float] = []
+        self._cache = spec.message if isinstance(spec.message, CacheSpec) else None
+        created = self._cache is not None and self._cache.kind in cache_requests.CREATED
+        self._good = b"HTTP/1.1 201 " if created else b"HTTP/1.1 200 "
+        self._samples: list[tuple[int, bytes]] = []
         self._poll = select.epoll()
         self._connections: dict[int, Connection] = {}
         ports = (spec.port, *spec.more_ports)
@@ -135,7 +153,14 @@ class Generator:
         ordered = sorted(self._latencies) or [0.0]
         result.p50_ms, result.p99_ms = (round(ordered[int(len(ordered) * share)] * 1e3, 3) for share in (0.5, 0.99))
         result.max_ms = round(ordered[-1] * 1e3, 3)
+        self._check()
         return result
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._poll.close()
+        for connection in self._connections.values():
+            connection.socket.close()
 
     def _closed(self, began: float, ends_at: float) -> None:
         connections, wait = self._connections, self._poll.poll
@@ -200,8 +225,10 @@ class Generator:
             return False
         now = monotonic()
         self._latencies.append(now - connection.sent_at)
-        if answer.startswith(b"HTTP/1.1 200 "):
+        if answer.startswith(self._good):
             self.result.ok += 1
+            if self._cache is not None and self.result.ok % SAMPLE_EVERY == 1:
+                self._samples.append((connection.number, answer))
             if self._spec.ledger:
                 self.result.ledger.append((connection.number, connection.sent_at, now))
         else:
@@ -213,6 +240,17 @@ class Generator:
         self.result.seconds = seconds
         before = self.result.cpu_before
         self.result.cpu = {name: cpu_s(pid) - before[name] for name, pid in self._spec.pids.items()}
+
+    def _check(self) -> None:
+        """Look at the sample. A wrong answer is an error like any other."""
+        if self._cache is None:
+            return
+        for number, answer in self._samples:
+            self.result.checked += 1
+            self.result.hits += cache_requests.is_hit(answer)
+            self.result.answer_bytes = len(answer) - answer.find(b"\r\n\r\n") - 4
+            if wrong := cache_requests.complaint(self._cache, number, answer):
+                self._fail(wrong)
 
     def _fail(self, sample: str, requests: int = 1) -> None:
         self.result.errors += requests

@@ -14,7 +14,7 @@ PATH = "/api/v1/message"
 ID_PREFIX = "bench-"
 
 
-class MessageSpec(Struct, frozen=True, kw_only=True):
+class MessageSpec(Struct, frozen=True, kw_only=True, tag="message"):
     """What the messages ask for. Message n goes to key n modulo `keys`, which waits `waits[key modulo their number]`.
 
     `waits` are seconds as JSON numbers of one length. Merged by `aggregate` (the field of the example), else enveloped.

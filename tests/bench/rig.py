@@ -61,9 +61,12 @@ class Rig:
 
     def child(self, module: str, *arguments: str, server: bool = False) -> Child:
         """Run `python -m tests.bench.<module>` on the server's core or beside it."""
+        return self.program(module, [sys.executable, "-m", f"tests.bench.{module}", *arguments], server=server)
+
+    def program(self, name: str, argv: Sequence[str], *, server: bool = False) -> Child:
+        """Run any program on the server's core or beside it."""
         self._started += 1
-        log = self.directory / f"{module}-{self._started}"
-        argv = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
+        log = self.directory / f"{name}-{self._started}"
         child = Child(argv, log, cores=self.server_core if server else self.other_cores)
         return self._stack.enter_context(child)
 
@@ -92,20 +95,21 @@ class Rig:
 
     async def node(self, environment: dict[str, str] | None = None) -> Node:
         """The node, as `router serve`, on the server's core, with an empty store of its own beside it."""
-        store = self._store()
+        store = self.store()
         process = self._node_process(store, environment)
         await process.start()
         return Node(self.http, process, store, CoreShare(self.server_core[0], process.pid))
 
     async def cluster(self, nodes: int, environment: dict[str, str] | None = None) -> Cluster:
         """That many nodes on the server's core, with one empty store beside them."""
-        store = self._store()
+        store = self.store()
         names = [f"node-{number + 1}" for number in range(nodes)]
         processes = [self._node_process(store, {"NODE_ID": name, **(environment or {})}) for name in names]
         await asyncio.gather(*(process.start() for process in processes))
         return Cluster(self.http, processes, store)
 
-    def _store(self) -> ValkeyServer:
+    def store(self) -> ValkeyServer:
+        """An empty store beside the server."""
         store = ValkeyServer(cores=self.other_cores)
         self._stack.callback(store.close)
         store.start()

@@ -50,6 +50,9 @@ def turn_of(result: LoadResult) -> Turn:
         generator_busy=result.generator_busy,
         p50_ms=result.p50_ms,
         p99_ms=result.p99_ms,
+        answer_bytes=result.answer_bytes,
+        checked=result.checked,
+        hits=result.hits,
         troubles=troubles_of(result),
     )
 
