@@ -269,11 +269,11 @@ class Cache:
         except StoreAway as error:
             outcomes = [error] * len(flights)
         finally:
-            landed = {
-                key: self._landed(key, flight, outcome)
-                for (key, flight), outcome in zip(flights.items(), outcomes, strict=True)
-            }
-        return landed
+            land = self._landed
+            landed = [
+                land(key, flight, outcome) for (key, flight), outcome in zip(flights.items(), outcomes, strict=True)
+            ]
+        return dict(zip(flights, landed, strict=True))
 
     def _board(self, key: str) -> Waiter:
         """Wait with those who wait for the load of a key, or begin one."""

@@ -44,7 +44,10 @@ def format_duration_ms(total_ms: int) -> str:
     total_s, rest_ms = divmod(total_ms, 1000)
     if not rest_ms:
         return _whole(total_s) + "s"
-    return f"{_whole(total_s)}.{rest_ms:03}".rstrip("0") + "s" if total_s else f"{rest_ms}ms"
+    return _whole(total_s) + _FRACTIONS[rest_ms] if total_s else f"{rest_ms}ms"
+
+
+_FRACTIONS = tuple(f".{ms:03}".rstrip("0") + "s" for ms in range(1000))
 
 
 @lru_cache(maxsize=4096)

@@ -16,6 +16,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:@~-]+", re.ASCII).fullmatch
 """A segment that means itself: nothing in it is decoded, and none of it is a query or a fragment."""
 
 
+RECENT_MAX, RECENT_LENGTH_MAX = 1024, 256
+"""Keyed paths that are remembered as they are: what callers make up takes no more room than that."""
+
+
 class _Keyed(Struct, frozen=True):
     """A route whose path is a prefix and one parameter. `claimed` paths below the prefix lead elsewhere."""
 
@@ -31,10 +35,14 @@ class Places:
     def __init__(self) -> None:
         self._fixed: dict[tuple[str, str], web.UrlMappingMatchInfo] = {}
         self._keyed: dict[tuple[str, str], _Keyed] = {}
+        self._recent: dict[tuple[str, str], web.UrlMappingMatchInfo] = {}
 
     def find(self, method: str, raw_path: str) -> web.UrlMappingMatchInfo | None:
         """Where a request leads, if that is known."""
-        found = self._fixed.get((method, raw_path))
+        place = (method, raw_path)
+        found = self._fixed.get(place)  # may be empty, which is no None
+        if found is None:
+            found = self._recent.get(place)
         if found is not None:
             return found
         prefix, _, name = raw_path.rpartition("/")
@@ -47,6 +55,10 @@ class Places:
         match = web.UrlMappingMatchInfo(parameters.groupdict(), keyed.route)
         for app in keyed.apps:
             match.add_app(app)
+        if len(raw_path) <= RECENT_LENGTH_MAX:
+            if len(self._recent) >= RECENT_MAX:
+                self._recent.clear()
+            self._recent[place] = match
         return match
 
     def learn(self, method: str, raw_path: str, match: web.UrlMappingMatchInfo) -> None:

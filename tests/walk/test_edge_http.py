@@ -72,6 +72,11 @@ def add_routes(app: web.Application) -> None:
     }.items():
         app.router.add_get(f"/{name}", endpoint(operation(name)(failing(failure))))
 
+    async def plain(_call: Call) -> Reply:
+        return Reply(200, b'{"status":"alive"}')
+
+    app.router.add_get("/plain", endpoint(operation("plain")(plain)))
+
     async def stream(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -335,14 +340,14 @@ async def test_metrics_are_by_route_template(server: EdgeServer, client: ClientS
     assert sample("buzon_http_request_seconds_count", method="GET", route="/stream") == 0
 
 
-async def test_a_draining_server_closes_its_connections(server: EdgeServer) -> None:
-    """The answer is complete and says so."""
-    request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+@pytest.mark.parametrize("line", [b"GET /livez HTTP/1.1", b"GET /plain HTTP/1.1", b"HEAD /plain HTTP/1.1"])
+async def test_a_draining_server_closes_its_connections(server: EdgeServer, line: bytes) -> None:
+    """The answer is complete and says so, whichever way it is written."""
     server.edge.draining = True
-    answer = await raw(server, request)
+    answer = await raw(server, line + b"\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"connection: close" in answer.lower()
-    assert answer.endswith(b'{"status":"alive"}')
+    assert answer.endswith(b"\r\n\r\n" if line.startswith(b"HEAD") else b'{"status":"alive"}')
 
 
 async def test_the_server_does_not_name_its_parts(client: ClientSession) -> None:

@@ -10,7 +10,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.edge.places import Places
+from router.edge.places import RECENT_LENGTH_MAX, RECENT_MAX, Places
 from tests.support.cache_api import CacheApi, cache_api
 from tests.support.doubles import Stage
 
@@ -101,6 +101,20 @@ async def test_keys_are_remembered_by_their_prefix() -> None:
     for other in ("a%20b", "a/b", "keys", "", "a?b", "batch"):
         assert places.find("GET", f"/api/v1/cache/{other}") is None
     assert places.find("PUT", "/api/v1/cache/other:1") is None
+
+
+async def test_what_callers_make_up_takes_no_more_room_than_this() -> None:
+    """However many keys are asked for, and however long they are."""
+    app = web.Application()
+    app.router.add_get("/x/{key}", _nothing)
+    places = Places()
+    places.learn("GET", "/x/a", await resolved(app, "GET", "/x/a"))
+    for number in range(2 * RECENT_MAX):
+        assert known(places.find("GET", f"/x/{number}")) == known(await resolved(app, "GET", f"/x/{number}"))
+        assert len(places._recent) <= RECENT_MAX
+    long = "/x/" + "k" * RECENT_LENGTH_MAX
+    assert places.find("GET", long) is not None
+    assert ("GET", long) not in places._recent
 
 
 async def _nothing(_request: web.Request) -> web.Response:
