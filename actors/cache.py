@@ -121,7 +121,7 @@ class Cache:
             return entry, "hit"
         how: ReadHow = "collapsed" if key in self._flights else "miss"
         try:
-            entry = await self._board(key)
+            entry = await (self._joined(key, self._board(key)) if how == "collapsed" else self._board(key))
         except StoreAway as error:
             entry, how = self._stale(key, error), "stale"
         self._count(how, entry)
@@ -185,13 +185,17 @@ class Cache:
     def on_invalidated(self, names: Sequence[bytes] | None) -> None:
         """Take note of what has changed in the store; None: everything."""
         if names is None:
-            self.near.empty()
-            self._flights.clear()
+            self.forget_all()
             self._meters.cache_invalidations.inc()
             return
         for name in names:
             self._forget(name.decode("utf-8", "replace"))
         self._meters.cache_invalidations.inc(len(names))
+
+    def forget_all(self) -> None:
+        """Keep nothing near, and nothing that is being loaded."""
+        self.near.empty()
+        self._flights.clear()
 
     def stats(self) -> CacheStats:
         """The numbers of now."""
@@ -241,7 +245,7 @@ class Cache:
         outcomes: dict[str, Entry | Exception] = await self._loaded(flights)
         for key, waiter in joined:
             try:
-                outcomes[key] = await waiter
+                outcomes[key] = await self._joined(key, waiter)
             except (StoreAway, Overloaded, ValueTooLong) as error:
                 outcomes[key] = error
         worst: ReadHow = "miss"
@@ -274,6 +278,15 @@ class Cache:
                 land(key, flight, outcome) for (key, flight), outcome in zip(flights.items(), outcomes, strict=True)
             ]
         return dict(zip(flights, landed, strict=True))
+
+    async def _joined(self, key: str, waiter: Waiter) -> Entry:
+        """What a load that others began gave. They asked before it expired; who joined later may have asked after."""
+        entry = await waiter
+        joined = True
+        while joined and self._now() >= entry.deadline:
+            joined = key in self._flights
+            entry = await self._board(key)
+        return entry
 
     def _board(self, key: str) -> Waiter:
         """Wait with those who wait for the load of a key, or begin one."""

@@ -58,6 +58,8 @@ class CacheWalks:
             async for names in self._slices(pattern):
                 outcomes = await self._cache.write_each([CacheWrite(key=name, op="delete") for name in names])
                 deleted += outcomes.count("done")
+        # A name that somebody else deleted meanwhile was not met, but its entry may still be near.
+        self._cache.forget_all()
         return deleted
 
     async def flush(self) -> int:

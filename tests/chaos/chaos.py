@@ -52,6 +52,8 @@ class Chaos:
         self.random = random
         self.hurried = hurried
         """Whether there is only time for what tells most."""
+        self.folder = rig.directory
+        """Where the row's evidence is gathered; kept when it fails."""
         self.began_at = monotonic()
         self.crashes: list[Crash] = []
         self.faults: list[Fault] = []

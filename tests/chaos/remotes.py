@@ -48,6 +48,17 @@ class Toxics:
         hit: int = await self._remote.ask("cut", name=name, share=share)
         return hit
 
+    async def hold(self, port: int) -> int:
+        """Break the one connection that its server sees under this port, until its proxy is healed; gives how many
+        that were."""
+        hit: int = await self._remote.ask("hold", port=port)
+        return hit
+
+    async def accepted(self, name: str, since: float) -> list[float]:
+        """When connections came in to a proxy, since then, whether or not the server took them."""
+        found: list[float] = await self._remote.ask("accepted", name=name, since=since)
+        return found
+
     async def heal_all(self) -> None:
         """All proxies as new."""
         await self._remote.ask("heal")

@@ -40,6 +40,8 @@ class Node:
         self.process = process
         self.peer_port = peer_port
         self.store_proxy = store_proxy(name)
+        self.store_port = 0
+        """The proxy's."""
         self.launched = False
 
     @property
@@ -84,6 +86,8 @@ class Rig:
         self._count = row.setup.nodes
         self._replacements: dict[str, dict[str, str]] = {}
         self._stack = AsyncExitStack()
+        self._helpers: dict[str, Remote] = {}
+        self._store_ports: dict[str, int] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -102,7 +106,7 @@ class Rig:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.http = await self._stack.enter_async_context(http_client())
         self.store = await self.make_store()
-        toxics, sink, driver = await asyncio.gather(*map(self._helper, ("toxics", "sink", "load")))
+        toxics, sink, driver = await asyncio.gather(*map(self.helper, ("toxics", "sink", "load")))
         self.toxics = Toxics(toxics)
         self.sink = Webhook(sink, await sink.ask("open"))
         self.driver = Driver(driver)
@@ -123,7 +127,7 @@ class Rig:
 
     async def store_url(self, name: str) -> str:
         """How a new node reaches the store: through a proxy of its own."""
-        port = await self.toxics.add(store_proxy(name), self.store.port)
+        self._store_ports[name] = port = await self.toxics.add(store_proxy(name), self.store.port)
         return f"redis://127.0.0.1:{port}/0"
 
     async def add_node(self) -> Node:
@@ -131,6 +135,7 @@ class Rig:
         name = f"n{len(self.nodes)}"
         process = NodeProcess(self.directory / name, redis_url=await self.store_url(name), program=self.program)
         node = Node(name, process, free_port())
+        node.store_port = self._store_ports[name]
         for other in self.nodes:
             await self._join(node, other)
             await self._join(other, node)
@@ -221,7 +226,13 @@ class Rig:
         for node in self.nodes:
             node.process.close()
 
-    async def _helper(self, module: str) -> Remote:
+    async def helper(self, module: str) -> Remote:
+        """The process of a module of this package, started when it is first wanted."""
+        if module not in self._helpers:
+            self._helpers[module] = await self._started(module)
+        return self._helpers[module]
+
+    async def _started(self, module: str) -> Remote:
         path = self.directory / f"{module}.sock"
         child = Child([sys.executable, "-m", f"tests.chaos.{module}", str(path)], self.directory / module)
         self._stack.callback(child.close)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.chaos.rig import Rig
+from tests.chaos.rig_cache import CacheRig
 from tests.chaos.rig_machines import MachineRig
 from tests.chaos.rig_poison import PoisonRig
 from tests.chaos.rig_sentinel import SentinelRig
 from tests.chaos.rows import Row
 
-KINDS: dict[str, type[Rig]] = {"one store": Rig, "machines": MachineRig, "poison": PoisonRig, "sentinel": SentinelRig}
+KINDS: dict[str, type[Rig]] = {
+    "one store": Rig,
+    "cache": CacheRig,
+    "machines": MachineRig,
+    "poison": PoisonRig,
+    "sentinel": SentinelRig,
+}
 
 
 def rig_of(row: Row, directory: Path) -> Rig:

@@ -64,6 +64,7 @@ async def run_row(rig: Rig, row: Row, seed: str, keep: Path, *, hurried: bool = 
     folder.mkdir()
     prefix = f"r{row.name}-{seed}"
     chaos = Chaos(rig, row, Random(f"{seed} {row.name}"), hurried=hurried)  # noqa: S311  a repeatable run, no secret
+    chaos.folder = folder
     logs = node_logs.Positions(rig.nodes)
     before = await counted(rig)
     async with Sampler(lambda: {node.process.pid: node.name for node in rig.nodes if node.alive}) as sampler:

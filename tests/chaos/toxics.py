@@ -17,6 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Literal, cast
 
 import msgspec
@@ -45,6 +46,7 @@ class Toxic(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 NONE = Toxic()
+HELD = Toxic(hold=True)
 
 
 class Flow:
@@ -67,7 +69,7 @@ class Flow:
     @property
     def toxic(self) -> Toxic:
         """What applies now."""
-        return self._link.proxy.toxics[self._direction]
+        return HELD if self._link.held else self._link.proxy.toxics[self._direction]
 
     def take(self, data: bytes) -> None:
         """Bytes came in."""
@@ -193,6 +195,10 @@ class Link:
 
     def __init__(self, proxy: ToxicProxy) -> None:
         self.proxy = proxy
+        self.port = 0
+        """By which the server sees it."""
+        self.held = False
+        """Whether this connection alone is broken, as by `hold`."""
         self.up = Flow(self, "up")
         self.down = Flow(self, "down")
         self._transports: list[asyncio.Transport] = []
@@ -201,6 +207,7 @@ class Link:
 
     def accept(self) -> End:
         """The client's end; the server is dialled at once."""
+        self.proxy.accepted.append(monotonic())
         self._dialling = asyncio.get_running_loop().create_task(self._dial())
         return End(self, feeds=self.up, drains=self.down)
 
@@ -245,7 +252,8 @@ class Link:
         except OSError:
             self.reset()
         else:
-            self.proxy.dialled(transport.get_extra_info("sockname")[1])
+            self.port = transport.get_extra_info("sockname")[1]
+            self.proxy.dialled(self.port)
 
 
 class ToxicProxy:
@@ -256,6 +264,8 @@ class ToxicProxy:
         self.dialled = dialled
         self.toxics: dict[Direction, Toxic] = {"up": NONE, "down": NONE}
         self.links: set[Link] = set()
+        self.accepted: list[float] = []
+        """When each connection came in, whether or not the server took it."""
         self.replacements: dict[bytes, bytes] = {}
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -285,6 +295,7 @@ class ToxicProxy:
         """Apply toxics from now on, to open connections as well."""
         self.toxics = {"up": NONE if up == NONE else up, "down": NONE if down == NONE else down}
         for link in tuple(self.links):
+            link.held = False
             link.changed()
 
 
@@ -321,6 +332,18 @@ class Desk:
     async def do_cut(self, name: str, share: float) -> int:
         """Reset open connections."""
         return self._proxies[name].cut(share)
+
+    async def do_hold(self, port: int) -> int:
+        """Break the one connection that the server sees under this port, until its proxy is set or healed; gives how
+        many that were."""
+        hit = [link for proxy in self._proxies.values() for link in proxy.links if link.port == port]
+        for link in hit:
+            link.held = True
+        return len(hit)
+
+    async def do_accepted(self, name: str, since: float) -> list[float]:
+        """When connections came in to a proxy."""
+        return [at for at in self._proxies[name].accepted if at >= since]
 
     async def do_heal(self) -> None:
         """All proxies listen and hand on."""

@@ -22,6 +22,8 @@ class Connection(asyncio.Protocol):
         self.reusable = True
         self._buffer = b""
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self.head = b""
+        """Of the latest answer, in lower case."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ready for the first request."""
@@ -46,6 +48,7 @@ class Connection(asyncio.Protocol):
         if len(self._buffer) < head_end + 4 + length:
             return
         body, self._buffer = self._buffer[head_end + 4 :], b""
+        self.head = head
         self.reusable = b"\r\nconnection: close" not in head
         if self._answer is not None and not self._answer.done():
             self._answer.set_result((int(head[9:12]), body))
@@ -75,38 +78,44 @@ class Node:
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """POST JSON; gives status and body. BROKEN and TIMED_OUT are statuses, too."""
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        return await self._ask(head.encode() + body)
+        status, answer, _ = await self.ask("POST", path, body)
+        return status, answer
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """GET."""
-        return await self._ask(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode())
+        status, body, _ = await self.ask("GET", path)
+        return status, body
+
+    async def ask(self, method: str, path: str, body: bytes = b"", headers: str = "") -> tuple[int, bytes, bytes]:
+        """Any request; gives status, body and the answer's head in lower case. `headers`: whole lines."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{headers}"
+        if body:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        return await self._ask(f"{head}\r\n".encode() + body)
 
     def close(self) -> None:
         """Hang up everywhere."""
         for connection in self._idle:
             connection.close()
 
-    async def _ask(self, request: bytes) -> tuple[int, bytes]:
+    async def _ask(self, request: bytes) -> tuple[int, bytes, bytes]:
         connection: Connection | None = None
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 connection = self._take() or await self._connect()
-                answer = await connection.ask(request)
+                status, body = await connection.ask(request)
         except TimeoutError:
-            answer = TIMED_OUT, b""
             if connection is not None:
                 connection.close()
+            return TIMED_OUT, b"", b""
         except OSError:
-            return BROKEN, b""
-        if connection is not None and connection.reusable:
+            return BROKEN, b"", b""
+        head = connection.head if status > BROKEN else b""
+        if connection.reusable:
             self._idle.append(connection)
-        elif connection is not None:
+        else:
             connection.close()
-        return answer
+        return status, body, head
 
     def _take(self) -> Connection | None:
         while self._idle:

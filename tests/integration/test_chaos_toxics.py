@@ -224,3 +224,21 @@ async def test_limited_data_ends_in_a_reset(rig: Rig) -> None:
         await read(server[0], 100)
     with pytest.raises(ConnectionResetError):
         await read(client[0], 1)
+
+
+async def test_one_connection_alone_is_held_back(rig: Rig) -> None:
+    """Its neighbours through the same proxy notice nothing; healing the proxy mends it."""
+    held, free = await rig.connect(), await rig.connect()
+    port = held[1][1].get_extra_info("peername")[1]
+    links = await until(lambda: [each for each in rig.proxy.links if each.port == port], what="it is known")
+    links[0].held = True
+    held[0][1].write(b"held")
+    arriving = asyncio.ensure_future(read(held[1][0], 4))
+
+    assert await exchanged(*free)
+    await steady(lambda: not arriving.done(), 0.2)
+
+    rig.proxy.set(NONE, NONE)
+    assert await arriving == b"held"
+    assert await exchanged(*held)
+    assert len(rig.proxy.accepted) == 2

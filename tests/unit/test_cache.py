@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 
 import pytest
 
@@ -14,7 +15,7 @@ from actors.cache_ports import NEVER, UNPROVEN, CacheWrite, Loaded, OtherType, P
 from actors.core.entity_tag import entity_tag
 from actors.ports import Overloaded, StoreAway
 from tests.support.doubles import Stage, Tally
-from tests.support.memory_cache import CacheServer, CacheTallies, CacheWire
+from tests.support.memory_cache import SAME, CacheServer, CacheTallies, CacheWire
 from tests.support.until import passing
 from tests.support.virtual_time import in_virtual_time, ticks
 
@@ -24,9 +25,9 @@ STALE_S = 60.0
 class Rig:
     """A cache on a wire to a server of its own; nothing takes time unless `lane_s` says so."""
 
-    def __init__(self, stage: Stage, lane_s: float = 0.0) -> None:
+    def __init__(self, stage: Stage, lane_s: float = 0.0, random: Random = SAME) -> None:
         self.server = CacheServer()
-        self.wire = CacheWire(self.server, lane_s=lane_s)
+        self.wire = CacheWire(self.server, random, lane_s=lane_s)
         self.meters = CacheTallies()
         self._stage = stage
         self.cache = self.another()
@@ -197,6 +198,31 @@ async def test_the_time_to_live_is_kept_here_too() -> None:
         assert await r.value("k") is None
         await r.has(always=b"1")
         assert r.cache.left_ms((await r.cache.read("always"))[0]) == NEVER
+
+
+class Slowest(Random):
+    """Every delay is as long as it can be."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """The longest."""
+        return b
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@in_virtual_time
+async def test_nobody_who_asks_after_the_expiry_is_given_the_value(*, batch: bool) -> None:
+    """Though a load from before is still under way, whose answer says that it is there."""
+    async with Stage() as stage:
+        r = Rig(stage, lane_s=0.2, random=Slowest())
+        r.server.set("k", b"1", ttl_s=0.3)
+        await ticks()
+        early = asyncio.ensure_future(r.cache.read("k"))
+        await passing(0.35)
+        late = r.cache.read_many(["k"]) if batch else r.cache.read("k")
+        found, how = await late
+        assert (await early)[0].value == b"1"
+        assert (found["k"] if isinstance(found, dict) else found).value is None
+        assert how in ("collapsed", "miss")
 
 
 @in_virtual_time

@@ -98,6 +98,18 @@ async def test_a_deletion_takes_what_matches_and_no_more() -> None:
 
 
 @in_virtual_time
+async def test_what_somebody_else_deleted_under_a_walk_is_forgotten_too() -> None:
+    """The walk does not meet its name, and a silent link does not tell it; what is acknowledged holds here at once."""
+    async with rig(names=1) as r:
+        await r.cache.read_many(["k000000"])
+        r.wire.link_silent = True
+        r.server.delete("k000000")
+        assert await r.walks.delete_matching("k*") == 0
+        entry, _ = await r.cache.read("k000000")
+        assert entry.value is None
+
+
+@in_virtual_time
 async def test_a_walk_that_takes_too_long_is_given_up() -> None:
     """It says so; what it did is done."""
     async with rig(names=1) as r:
