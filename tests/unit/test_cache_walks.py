@@ -16,7 +16,7 @@ from actors.ports import Overloaded, StoreAway
 from tests.support.doubles import Stage
 from tests.support.memory_cache import CacheServer, CacheTallies, CacheWire
 from tests.support.until import passing
-from tests.support.virtual_time import in_virtual_time
+from tests.support.virtual_time import in_virtual_time, ticks
 
 FIRST = SliceCursor()
 
@@ -101,7 +101,9 @@ async def test_a_deletion_takes_what_matches_and_no_more() -> None:
 async def test_what_somebody_else_deleted_under_a_walk_is_forgotten_too() -> None:
     """The walk does not meet its name, and a silent link does not tell it; what is acknowledged holds here at once."""
     async with rig(names=1) as r:
+        await ticks()
         await r.cache.read_many(["k000000"])
+        assert r.cache.read_now("k000000") is not None
         r.wire.link_silent = True
         r.server.delete("k000000")
         assert await r.walks.delete_matching("k*") == 0
