@@ -38,6 +38,10 @@ WAITING_MAX = 8192
 """Callers that wait for loads; one more is refused."""
 LOADED_BYTES_MAX = 64 * 2**20
 """A question for many keys reads no more than about this, so that one answer does not fill the memory."""
+CALLS_MAX = 64
+"""Calls of a kind under way at once. A store far away answers none for a while, and nobody waits for a turn."""
+ANSWER_S = 1.1
+"""A reader is told after this long that the store is slow, however many loads it has waited for."""
 TIDY_S = 10.0
 TIDY_KEYS = 1000
 """Keys that are looked at in one turn of the loop."""
@@ -96,9 +100,11 @@ class Cache:
         self._waiting = 0
         self._new_waiter = asyncio.get_running_loop().create_future
         commits = meters.cache_commits
-        self._loads: Committer[str, Loaded | TooLong] = Committer("cache loads", store.load, supervisor, clock, commits)
+        self._loads: Committer[str, Loaded | TooLong] = Committer(
+            "cache loads", store.load, supervisor, clock, commits, CALLS_MAX
+        )
         self._writes: Committer[CacheWrite, WriteOutcome] = Committer(
-            "cache writes", store.write, supervisor, clock, commits
+            "cache writes", store.write, supervisor, clock, commits, CALLS_MAX
         )
         self._writes.on_committed = self._committed
 
@@ -281,11 +287,16 @@ class Cache:
 
     async def _joined(self, key: str, waiter: Waiter) -> Entry:
         """What a load that others began gave. They asked before it expired; who joined later may have asked after."""
+        began = self._clock.monotonic()
         entry = await waiter
-        joined = True
-        while joined and self._now() >= entry.deadline:
-            joined = key in self._flights
-            entry = await self._board(key)
+        try:
+            async with asyncio.timeout(ANSWER_S - (self._clock.monotonic() - began)):
+                joined = True
+                while joined and self._now() >= entry.deadline:
+                    joined = key in self._flights
+                    entry = await self._board(key)
+        except TimeoutError:
+            raise StoreAway("the store is slow") from None
         return entry
 
     def _board(self, key: str) -> Waiter:

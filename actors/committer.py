@@ -53,8 +53,10 @@ class Committer(Generic[Q, A]):
         supervisor: Supervisor,
         clock: Clock,
         meters: CommitMeters,
+        calls_max: int = CALLS_MAX,
     ) -> None:
         self._name = name
+        self._calls_max = calls_max
         self._commit = commit
         self._supervisor = supervisor
         self._clock = clock
@@ -117,7 +119,7 @@ class Committer(Generic[Q, A]):
     def _leave(self) -> None:
         """Send what has gathered, in as many calls as the bounds want."""
         self._armed = False
-        while self._queue and self._calls < CALLS_MAX:
+        while self._queue and self._calls < self._calls_max:
             batch: _Batch[Q] = _Batch()
             size = 0
             while self._queue and len(batch.requests) < BATCH_REQUESTS_MAX and size < BATCH_BYTES_MAX:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -33,6 +33,8 @@ CLOCK_S = 0.002
 """The store counts in whole milliseconds of another clock."""
 LOAD_S_MAX = 1.2
 """What is left of an entry is counted from when the node asked for it."""
+ARRIVES_S_MAX = 5.0
+"""A request that was held up, or its retransmission, takes effect by then or never."""
 SAMPLES_MAX = 5
 STEPS_S = (0.001, 0.005, 0.010, 0.020, 0.050, 0.100, 0.250, 0.500, 1.050)
 
@@ -148,7 +150,7 @@ class Seen(Struct, frozen=True):
     left_ms: int
 
 
-def histories(wrote: Iterable[Wrote]) -> dict[int, History]:
+def histories(wrote: Sequence[Wrote]) -> dict[int, History]:
     """What happened to each slot."""
     states: dict[int, list[State]] = {}
     for each in wrote:
@@ -158,7 +160,20 @@ def histories(wrote: Iterable[Wrote]) -> dict[int, History]:
         for slot, number in zip(each.slots, numbers, strict=True):
             state = State(number=number, via=each.via, began=each.began, acked=acked, ttl_s=ttl_s)
             states.setdefault(slot, []).append(state)
+    for each in wrote:
+        if each.op == "expire" and each.acked is None:
+            for slot in each.slots:
+                states[slot] += _expired_late(each, states[slot])
     return {slot: History(of_slot) for slot, of_slot in states.items()}
+
+
+def _expired_late(expire: Wrote, states: Sequence[State]) -> list[State]:
+    """An expiry that nobody acknowledged may still reach whatever the key holds some time later."""
+    return [
+        State(number=state.number, via=expire.via, began=state.began, acked=NEVER, ttl_s=expire.ttl_ms / 1000)
+        for state in states
+        if state.number != NOTHING and expire.began < state.began <= expire.began + ARRIVES_S_MAX
+    ]
 
 
 class History:
@@ -330,7 +345,8 @@ def _left(read: Looked, seen: Seen, state: State) -> bool:
     if state.ttl_s == NEVER or seen.left_ms == FOR_EVER:
         return (state.ttl_s == NEVER) == (seen.left_ms == FOR_EVER)
     left_s = seen.left_ms / 1000
-    return state.began + state.ttl_s - read.ended - LOAD_S_MAX <= left_s <= state.gone_by - read.began + CLOCK_S
+    most_s = min(state.ttl_s, state.gone_by - read.began) + CLOCK_S
+    return state.began + state.ttl_s - read.ended - LOAD_S_MAX <= left_s <= most_s
 
 
 def _shown(read: Looked, seen: Seen) -> str:

@@ -46,9 +46,9 @@ def deleted(at: float, via: str = "a", *, known: bool = True, slots: Sequence[in
     return Wrote(via, "delete", slots, [], FOR_EVER, at, at + TOOK_S if known else None)
 
 
-def expire(number: int, at: float, ttl_ms: int, via: str = "a") -> Wrote:
+def expire(number: int, at: float, ttl_ms: int, via: str = "a", *, known: bool = True) -> Wrote:
     """The value that is there gets another time to live."""
-    return Wrote(via, "expire", [0], [number], ttl_ms, at, at + TOOK_S)
+    return Wrote(via, "expire", [0], [number], ttl_ms, at, at + TOOK_S if known else None)
 
 
 def saw(number: int, at: float, via: str = "a", left_ms: int | None = None, *, stale: bool = False) -> Looked:
@@ -169,6 +169,15 @@ def test_each_fault_is_found(what: str, lines: tuple[Line, ...]) -> None:
     report = judged(*lines)
     assert what in report.problems, report.samples
     assert report.samples
+
+
+def test_an_expiry_that_nobody_acknowledged_may_reach_a_later_value() -> None:
+    """It was on its way while the value was replaced, and gave the new one another time to live; not any time later."""
+    held_up = (put(1, 1.0), expire(1, 2.0, 300, via="b", known=False), put(2, 3.0, ttl_ms=100))
+    assert not judged(*held_up, saw(2, 3.2, left_ms=290)).problems
+    assert judged(*held_up, saw(2, 3.2, left_ms=350)).problems == {LEFT: 1}
+    too_late = (put(1, 1.0), expire(1, 2.0, 300, known=False), put(2, 9.0, ttl_ms=100))
+    assert EXPIRED in judged(*too_late, saw(2, 9.2, left_ms=290)).problems
 
 
 def test_an_evicting_server_may_drop_keys_but_not_bring_them_back() -> None:
