@@ -63,7 +63,8 @@ class CacheWrite(Struct, frozen=True, gc=False, kw_only=True):
 
     `value` is JSON, only with `set`. `ttl_ms` is how long the entry stays from now on, 0 for ever (`set`, `expire`).
     `if_match` and `if_none_match` are preconditions (RFC 9110): "" for none, "*", or entity tags as 40 hex digits each,
-    joined by commas. Both are judged on what is stored at the moment of the write.
+    joined by commas. Both are judged on what is stored at the moment of the write. `once` names the request: a write of
+    a key that was done under this name before counts as done, and is not done again over what came after it.
     """
 
     key: str
@@ -72,6 +73,7 @@ class CacheWrite(Struct, frozen=True, gc=False, kw_only=True):
     ttl_ms: int = 0
     if_match: str = ""
     if_none_match: str = ""
+    once: str = ""
 
 
 class OtherType(Struct, frozen=True):

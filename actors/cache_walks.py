@@ -6,8 +6,9 @@ What changes under a walk's feet may be seen or not; what is there from its begi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from actors.cache import Cache
 from actors.cache_ports import CacheStore, CacheWrite, SliceCursor
@@ -15,7 +16,11 @@ from actors.ports import Overloaded
 from actors.runtime.clock import Clock
 
 WALKS_MAX = 4
-"""Walks at once; one more is refused."""
+"""Walks at once that look, and as many that delete; others wait their turn."""
+WAITING_MAX = 1024
+"""Walks that wait; one more is refused."""
+TURN_S = 1.0
+"""For how long one waits for its turn."""
 NAMES_MAX = 10_000
 """Names in an answer to somebody who sets no limit."""
 LIST_S = 2.0
@@ -33,14 +38,15 @@ class CacheWalks:
         self._cache = cache
         self._store = store
         self._clock = clock
-        self._under_way = 0
+        self._looking = _Turns()
+        self._deleting = _Turns()
 
     async def names(self, pattern: str, cursor: SliceCursor, limit: int | None) -> tuple[list[str], SliceCursor | None]:
         """Names that match a Redis glob, and where to go on, None at the end. Without a limit up to NAMES_MAX.
 
         A name may come again on a later page when the store grows or shrinks meanwhile. Raises StoreAway, Overloaded.
         """
-        with self._walking():
+        async with self._looking.turn():
             wanted = NAMES_MAX if limit is None else limit
             ends_at = self._clock.monotonic() + LIST_S
             found: dict[str, None] = {}
@@ -54,7 +60,7 @@ class CacheWalks:
     async def delete_matching(self, pattern: str) -> int:
         """Delete every entry whose name matches; gives how many. Raises StoreAway, Overloaded, TimeoutError."""
         deleted = 0
-        with self._walking():
+        async with self._deleting.turn():
             async for names in self._slices(pattern):
                 outcomes = await self._cache.write_each([CacheWrite(key=name, op="delete") for name in names])
                 deleted += outcomes.count("done")
@@ -69,7 +75,7 @@ class CacheWalks:
     async def count(self) -> int:
         """Count all entries. Raises StoreAway, Overloaded, TimeoutError."""
         counted = 0
-        with self._walking():
+        async with self._looking.turn():
             async for names in self._slices(EVERYTHING):
                 counted += len(names)
         return counted
@@ -86,12 +92,28 @@ class CacheWalks:
             if part.names:
                 yield part.names
 
-    @contextmanager
-    def _walking(self) -> Iterator[None]:
-        if self._under_way >= WALKS_MAX:
+
+class _Turns:
+    """Who may walk, in the order of asking: a walk takes milliseconds as a rule, and few at once are quicker."""
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(WALKS_MAX)
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One walk's time. Raises Overloaded when its turn does not come soon."""
+        if self._waiting >= WAITING_MAX:
             raise Overloaded("too many walks over all names at once")
-        self._under_way += 1
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Overloaded("too many walks over all names at once") from None
+        finally:
+            self._waiting -= 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._places.release()

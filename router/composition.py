@@ -179,6 +179,7 @@ class Parts:
             client_name=f"buzon-cache-{settings.node_id}",
             reserved=(RESERVED_PREFIX, settings.reserved_prefix),
             near=settings.cache_near_bytes > 0,
+            once_ms=round(settings.idempotency_ttl_s * 1000),
         )
         rules = CacheRules(near_bytes_max=settings.cache_near_bytes, stale_s=settings.cache_stale_s)
         self.cache_store = ValkeyCache(names, random.random, self.clock.boottime)

@@ -101,7 +101,9 @@ class Entries:
         except ValueTooLong as error:
             raise too_long(error) from None
 
-    async def change(self, op: WriteOp, key: str, headers: RequestHeaders, value: bytes = b"", ttl_ms: int = 0) -> bool:
+    async def change(
+        self, op: WriteOp, key: str, headers: RequestHeaders, value: bytes = b"", ttl_ms: int = 0, once: str = ""
+    ) -> bool:
         """Do one write under the request's preconditions; False when there was nothing to delete or to expire.
 
         Raises `BadInput`, `Conflict` (no string), 412.
@@ -111,7 +113,7 @@ class Entries:
         if headers.if_match or headers.if_none_match:
             wanted, unwanted = _preconditions(key, headers)
         outcome = await self.cache.write(
-            CacheWrite(key=key, op=op, value=value, ttl_ms=ttl_ms, if_match=wanted, if_none_match=unwanted)
+            CacheWrite(key=key, op=op, value=value, ttl_ms=ttl_ms, if_match=wanted, if_none_match=unwanted, once=once)
         )
         if outcome == "mismatch":
             raise unmet(key)
@@ -207,6 +209,13 @@ def bad_key(pointer: str, key: str, fault: str) -> BadInput:
     """What was given can't be a key. It is named unless it is too long, or no text, to be repeated."""
     named = {"key": key} if fault.startswith("begins") else {}
     return BadInput(pointer, fault, extra={"message": fault, **named})
+
+
+def check_unconditional(headers: RequestHeaders) -> None:
+    """Refuse a precondition on what changes many keys: nobody could say which of them it was meant for."""
+    for name, given in (("If-Match", headers.if_match), ("If-None-Match", headers.if_none_match)):
+        if given:
+            raise BadInput(name, "is not taken for a request that may change many keys")
 
 
 def check_pattern(pattern: str, pointer: str = "pattern") -> None:

@@ -15,7 +15,7 @@ from msgspec import Meta, Raw, Struct
 from actors.cache import ValueTooLong
 from actors.cache_ports import CacheWrite
 from actors.core.cache_names import step
-from router.api.cache import ALL_DELETED, ITEMS_MAX, TAG, Entries, Keys, cache_status, too_long
+from router.api.cache import ALL_DELETED, ITEMS_MAX, TAG, Entries, Keys, cache_status, check_unconditional, too_long
 from router.api.cache_durations import ROOT, Item, PutRequest, item
 from router.edge.body import JsonBody, rejection
 from router.edge.errors import BadInput
@@ -92,6 +92,7 @@ class BatchRoutes:
     )
     async def put(self, body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `POST /api/v1/cache/batch`."""
+        check_unconditional(headers)
         try:
             items = _BATCH.decode(body, headers).items
         except BadInput as error:
@@ -103,8 +104,8 @@ class BatchRoutes:
             for key, request in items.items()
         ]
         if headers.idempotency_key:
-            return await self._idempotency.once("POST", body, headers, lambda _scope: self._put(writes))
-        return await self._put(writes)
+            return await self._idempotency.once("POST", body, headers, lambda scope: self._put(writes, scope))
+        return await self._put(writes, None)
 
     @Operation(
         summary="Read many values",
@@ -142,11 +143,14 @@ class BatchRoutes:
     )
     async def delete(self, body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `DELETE /api/v1/cache/batch`; keys that were not there are not counted."""
+        check_unconditional(headers)
         keys = self._keys(body, headers)
         deleted = await self._entries.change_all([CacheWrite(key=key, op="delete") for key in keys])
         return Reply(200, _encode(BatchAnswer(ALL_DELETED, deleted)))
 
-    async def _put(self, writes: list[CacheWrite]) -> Reply:
+    async def _put(self, writes: list[CacheWrite], scope: str | None) -> Reply:
+        if scope is not None:
+            writes = [msgspec.structs.replace(write, once=scope) for write in writes]
         return Reply(200, _encode(BatchAnswer(ALL_STORED, await self._entries.change_all(writes))))
 
     def _ttl_ms(self, key: str, request: PutRequest) -> int:

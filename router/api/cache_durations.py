@@ -29,6 +29,7 @@ from router.api.cache import (
     NameList,
     TtlField,
     cache_status,
+    check_unconditional,
     missing,
     unlisted,
 )
@@ -40,7 +41,7 @@ from router.edge.usecase import Call, Reply, RequestHeaders
 ROOT = "/api/v1/cache"
 EXPIRY_SET = "Expiración actualizada"
 # `…/expire` and `…/ttl` belong to the key before them; `%2F` makes them part of the key.
-ONE_KEY = rf"{ROOT}/{{key:(?s:(?!{STATIC}/?\Z|batch/get/?\Z).+)(?<!/ttl)(?<!/expire)}}"
+ONE_KEY = rf"{ROOT}/{{key:(?s:(?!{STATIC}/?\Z|batch/get/?\Z|.+/(?:ttl|expire)\Z).+)}}"
 INSTANT_MS_MAX: Final = 253_402_300_799_999
 """The end of the year 9999, which is as far as RFC 3339 goes; other programs may set what they like."""
 
@@ -233,10 +234,11 @@ class DurationRoutes:
         tag=TAG,
         operation_id="cache_v1_clear",
         responses={200: Emptied},
-        errors=(503,),
+        errors=(400, 503),
     )
-    async def clear(self, _call: Call) -> Reply:
+    async def clear(self, call: Call) -> Reply:
         """Answer `DELETE /api/v1/cache/`."""
+        check_unconditional(call.headers)
         return Reply(200, _encode(Emptied(FLUSHED, await self._entries.walks.flush())))
 
 

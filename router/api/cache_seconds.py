@@ -29,6 +29,7 @@ from router.api.cache import (
     TtlField,
     cache_status,
     check_pattern,
+    check_unconditional,
     missing,
     unlisted,
 )
@@ -150,9 +151,9 @@ class SecondsRoutes:
         self._entries.check(request.key, "$.key")
         if headers.idempotency_key:
             return await self._idempotency.once(
-                "POST", body, headers, lambda _scope: self._store(request, ttl_ms, headers)
+                "POST", body, headers, lambda scope: self._store(request, ttl_ms, headers, scope)
             )
-        return await self._store(request, ttl_ms, headers)
+        return await self._store(request, ttl_ms, headers, None)
 
     @Operation(
         summary="Delete a key",
@@ -181,6 +182,7 @@ class SecondsRoutes:
         pattern = call.params["pattern"]
         check_decoded("pattern", pattern, call.headers.path)
         check_pattern(pattern)
+        check_unconditional(call.headers)
         deleted = await self._entries.walks.delete_matching(pattern)
         return Reply(200, _encode(DeletedKeys(ALL_DELETED, pattern, deleted)))
 
@@ -225,6 +227,7 @@ class SecondsRoutes:
     )
     async def flush(self, body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `POST /api/cache/flush`."""
+        check_unconditional(headers)
         if not body:
             raise _unconfirmed()
         try:
@@ -235,8 +238,8 @@ class SecondsRoutes:
             raise _unconfirmed()
         return Reply(200, _encode(FlushedCache(FLUSHED, await self._entries.walks.flush())))
 
-    async def _store(self, request: StoreRequest, ttl_ms: int, headers: RequestHeaders) -> Reply:
-        await self._entries.change("set", request.key, headers, bytes(request.value), ttl_ms)
+    async def _store(self, request: StoreRequest, ttl_ms: int, headers: RequestHeaders, scope: str | None) -> Reply:
+        await self._entries.change("set", request.key, headers, bytes(request.value), ttl_ms, scope or "")
         return Reply(201, _encode(StoredValue(STORED, request.key, as_seconds(ttl_ms))))
 
 

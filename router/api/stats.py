@@ -25,8 +25,8 @@ class CacheServers(Protocol):
 
 
 class Stats(Struct, frozen=True, kw_only=True):
-    """The server, summed over all of them where many share the keys. `keyspace` tells of each database how many keys
-    it holds; channels of the router's own are not counted."""
+    """The server; where many share the keys, the one with the router's own record. `keyspace` tells of each database
+    how many keys it holds; channels of the router's own are not counted."""
 
     status: Literal["connected"] = "connected"
     redis_version: str

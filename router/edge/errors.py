@@ -137,7 +137,9 @@ def problem_of(failure: KnownFailure) -> Problem:
         case BadField():
             return BadInput(failure.pointer, failure.detail)
         case StoreAway():
-            return TryLater("the store is away; send it again with the same idempotency key or message id")
+            return TryLater(
+                "the store is away or cannot write; send it again with the same idempotency key or message id"
+            )
         case Overloaded():
             return TryLater("the router is at its limit; send it again")
         case _:

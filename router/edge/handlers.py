@@ -165,6 +165,8 @@ async def _arriving(request: web.Request) -> bytes:
     except TimeoutError:
         connection.close_after_answer()
         raise TooSlow(connection.request_s) from None
+    except ConnectionError:  # nobody will read the answer, and a caller that left is no error of ours
+        raise BadInput("$", "the body did not arrive as its headers announced it") from None
 
 
 def _listed(request: web.Request, name: istr) -> str:

@@ -126,9 +126,11 @@ def parse_key(header: str) -> str:
 
 
 def scope(method: str, path: str, key: str) -> str:
-    """The name a key is kept under: the same key on another route is another key. 32 characters, URL-safe."""
+    """The name a key is kept under: the same key on another route is another key. 32 characters, URL-safe.
+
+    A slash at the end makes no other route."""
     digest = blake2b(digest_size=24)
-    for part in (method, path, key):
+    for part in (method, path.rstrip("/"), key):
         encoded = part.encode("utf-8", "surrogateescape")
         digest.update(len(encoded).to_bytes(4, "big") + encoded)
     return urlsafe_b64encode(digest.digest()).decode()

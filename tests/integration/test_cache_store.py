@@ -174,6 +174,24 @@ async def test_a_value_that_is_too_long_is_not_read(
     ]
 
 
+async def test_what_is_done_once_is_not_done_over_what_came_after(
+    cache: HeardCache, any_topology: ValkeyServer | ValkeyCluster
+) -> None:
+    """A resend is told that it is done; another request, another key, and a request that was refused are not."""
+    first = CacheWrite(key="k}", op="set", value=b"1", ttl_ms=60_000, if_none_match="*", once="r1")
+    assert await did(cache, setting("k}", b"0")) == ["done"]
+    assert await did(cache, first) == ["mismatch"]
+    assert await did(cache, deleting("k}"), first) == ["done", "done"]
+    assert await did(cache, setting("k}", b"2"), first, first) == ["done", "done", "done"]
+    assert await values(cache, "k}") == [b"2"]
+    assert await cache.write_all([first, CacheWrite(key="l", op="set", value=b"1", once="r1")]) == ["done", "done"]
+    assert await values(cache, "k}", "l") == [b"2", b"1"]
+    assert await did(cache, CacheWrite(key="k}", op="set", value=b"3", once="r2")) == ["done"]
+    assert await did(cache, CacheWrite(key="k}", op="delete", once="r3"), setting("k}", b"4")) == ["done", "done"]
+    assert await did(cache, CacheWrite(key="k}", op="delete", once="r3"), setting("m")) == ["done", "done"]
+    assert await values(cache, "k}", "m") == [b"4", b"1"]
+
+
 async def test_a_question_for_many_keys_stops_at_its_bound(cache: HeardCache) -> None:
     """What has been read by then is answered; the rest is said to be too much."""
     keys = [f"{{k}}{number:02}" for number in range(20)]

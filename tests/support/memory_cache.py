@@ -64,6 +64,7 @@ class CacheServer:
     def __init__(self) -> None:
         self._clock = VirtualClock()
         self._held: dict[str, tuple[bytes, float | None]] = {}
+        self._done: set[tuple[str, str]] = set()
         self.others: set[str] = set()
         """Keys that hold no string."""
         self.loads: list[list[str]] = []
@@ -100,6 +101,14 @@ class CacheServer:
 
     def do(self, write: CacheWrite) -> WriteOutcome:
         """One write, as the script does it."""
+        if write.once and (write.once, write.key) in self._done:
+            return "done"
+        outcome = self._do(write)
+        if write.once and outcome == "done":
+            self._done.add((write.once, write.key))
+        return outcome
+
+    def _do(self, write: CacheWrite) -> WriteOutcome:
         held = self.get(write.key)
         if write.key in self.others:
             return "other_type"

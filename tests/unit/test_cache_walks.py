@@ -139,12 +139,58 @@ async def test_a_store_that_goes_away_ends_the_walk() -> None:
 
 @in_virtual_time
 async def test_walks_at_once_are_bounded() -> None:
+    """Others wait their turn, in the order of asking; those that delete have turns of their own."""
+    async with rig(names=1) as r:
+        under_way = most = 0
+        real = r.wire.slice
+
+        async def counted(pattern: str, cursor: SliceCursor, limit: int) -> Slice:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await passing(0.1)
+            under_way -= 1
+            return await real(pattern, cursor, limit)
+
+        r.wire.slice = counted  # type: ignore[method-assign]  # to look at it
+        walks = [asyncio.ensure_future(r.walks.count()) for _ in range(3 * cache_walks.WALKS_MAX)]
+        await asyncio.sleep(0)
+        began = asyncio.get_running_loop().time()
+        assert await r.walks.delete_matching("x*") == 0
+        assert asyncio.get_running_loop().time() - began < 0.15
+        assert await asyncio.gather(*walks) == [1] * 3 * cache_walks.WALKS_MAX
+        assert most == cache_walks.WALKS_MAX + 1
+
+
+@in_virtual_time
+async def test_walks_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One more is refused at once."""
+    monkeypatch.setattr(cache_walks, "WAITING_MAX", 2)
     async with rig(names=1) as r:
         r.wire._lane_s = 0.1
-        walks = [asyncio.ensure_future(r.walks.count()) for _ in range(cache_walks.WALKS_MAX)]
-        await asyncio.sleep(0)
+        walks = [asyncio.ensure_future(r.walks.count()) for _ in range(cache_walks.WALKS_MAX + 2)]
+        await ticks()
         with pytest.raises(Overloaded):
             await r.walks.names("*", FIRST, 10)
+        assert await asyncio.gather(*walks) == [1] * (cache_walks.WALKS_MAX + 2)
+
+
+@in_virtual_time
+async def test_a_walk_whose_turn_does_not_come_is_refused() -> None:
+    """Nobody waits longer than TURN_S; those under way go on, and their places are free again afterwards."""
+    async with rig(names=1) as r:
+        real = r.wire.slice
+
+        async def slow(pattern: str, cursor: SliceCursor, limit: int) -> Slice:
+            await passing(5)
+            return await real(pattern, cursor, limit)
+
+        r.wire.slice = slow  # type: ignore[method-assign]  # a store that is busy
+        walks = [asyncio.ensure_future(r.walks.count()) for _ in range(cache_walks.WALKS_MAX)]
+        await ticks()
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(Overloaded):
+            await r.walks.count()
+        assert asyncio.get_running_loop().time() - began == pytest.approx(cache_walks.TURN_S)
         assert await asyncio.gather(*walks) == [1] * cache_walks.WALKS_MAX
-        assert await r.walks.names("*", FIRST, 10) == (["k000000"], None)
+        assert await r.walks.count() == 1

@@ -236,6 +236,49 @@ async def test_idempotency_keys(api: CacheApi) -> None:
         assert api.held() == {"k": b'"later"'}
 
 
+async def test_a_resend_is_not_done_over_what_came_after(api: CacheApi) -> None:
+    """The first answer was lost on its way from the store; what somebody else was told is stored stays, and an entry
+    that this very request created is no reason to refuse it."""
+    for path, body in (
+        (f"{V0}/", {"key": "k", "value": 1}),
+        (f"{V1}/batch", {"items": {"k": {"value": 1}}}),
+    ):
+        api.server.delete("k")
+        headers = {"Idempotency-Key": "lost", **({"If-None-Match": "*"} if path.startswith(f"{V0}/") else {})}
+        api.wire.outcome_lost = True
+        assert is_problem(await api.client.call("POST", path, body, headers=headers), 503)
+        api.wire.outcome_lost = False
+        assert api.held() == {"k": b"1"}
+        assert (await api.client.call("PUT", f"{V1}/k", {"value": 2})).status == 200
+        again = await api.client.call("POST", path, body, headers=headers)
+        assert again.status == (201 if path.startswith(f"{V0}/") else 200)
+        assert api.held() == {"k": b"2"}
+
+
+async def test_a_slash_at_the_end_makes_no_other_request(api: CacheApi) -> None:
+    """One idempotency key, with and without it."""
+    headers = {"Idempotency-Key": "slash"}
+    assert (await api.client.call("POST", f"{V0}/", {"key": "k", "value": 1}, headers=headers)).status == 201
+    api.server.set("k", b'"later"')
+    again = await api.client.call("POST", V0, {"key": "k", "value": 1}, headers=headers)
+    assert (again.status, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert api.held() == {"k": b'"later"'}
+
+
+async def test_keys_that_are_named_as_the_ends_of_paths(api: CacheApi) -> None:
+    """Alone they are keys like any other, and have ends of their own."""
+    for name in ("ttl", "expire", "%2Fttl", "ttl%2Fexpire"):
+        path = f"{V1}/{name}"
+        assert is_problem(await api.client.call("GET", path), 404)
+        assert (await api.client.call("DELETE", path)).status == 200
+        assert (await api.client.call("PUT", path, {"value": name})).status == 200
+        assert (await api.client.call("GET", path)).json["value"] == name
+        assert (await api.client.call("PUT", f"{path}/expire", {"ttl": "1h"})).status == 200
+        assert (await api.client.call("GET", f"{path}/ttl")).json["ttl"].startswith(("1h", "59m59"))
+        assert (await api.client.call("DELETE", path)).status == 200
+        assert api.held() == {}
+
+
 @pytest.mark.parametrize(
     ("request_line", "has_body"), [("GET {} HTTP/1.0", True), ("HEAD {} HTTP/1.0", False), ("HEAD {} HTTP/1.1", False)]
 )

@@ -13,7 +13,8 @@ import redis
 from actors.core.durations import parse_duration_ns
 from actors.core.entity_tag import entity_tag
 from tests.support.client import Answer, Client, is_problem, quoted
-from tests.support.until import until
+from tests.support.node import NodeProcess, http_client
+from tests.support.until import passing, until
 from tests.support.valkey import ValkeyServer
 
 V0, V1 = "/api/cache", "/api/v1/cache"
@@ -258,3 +259,40 @@ async def test_server_stats(client: Client, other: redis.Redis) -> None:
     assert 0 < stats["total_commands_processed"] <= info["total_commands_processed"]
     assert stats["connected_clients"] > 0
     assert "db0" in stats["keyspace"]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+async def test_a_caller_that_leaves_in_the_middle_of_its_body_is_no_error_of_ours(
+    node: NodeProcess, *, reset: bool
+) -> None:
+    """It counts as a bad request, and nothing is logged."""
+    before = await _refused_puts(node)
+    _, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    head = f"PUT {V1}/half HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n"
+    writer.write(head.encode() + b'{"valu')
+    await writer.drain()
+    await passing(0.1)
+    if reset:
+        writer.transport.abort()
+    else:
+        writer.close()
+
+    async def counted() -> bool:
+        return (await _refused_puts(node))["4xx"] == before["4xx"] + 1
+
+    await until(counted, what="the request is counted")
+    assert (await _refused_puts(node))["5xx"] == before["5xx"]
+
+
+async def _refused_puts(node: NodeProcess) -> dict[str, float]:
+    """How many PUTs of a key were answered with an error, by the metrics."""
+    found = {"4xx": 0.0, "5xx": 0.0}
+    async with http_client() as http, http.get(f"http://127.0.0.1:{node.port}/metrics") as response:
+        for line in (await response.text()).splitlines():
+            for status in found:
+                if (
+                    line.startswith("buzon_http_requests_total")
+                    and f'"PUT",route="{V1}/{{key}}",status="{status}"' in line
+                ):
+                    found[status] = float(line.rpartition(" ")[2])
+    return found

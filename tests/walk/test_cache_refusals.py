@@ -228,6 +228,23 @@ async def test_a_wrong_precondition(api: CacheApi, header: str, text: str) -> No
         assert is_problem(answer, 400, pointer=header), (method, path)
 
 
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", BATCH, {"items": {"k": {"value": 1}}}),
+        ("DELETE", BATCH, {"keys": ["k"]}),
+        ("DELETE", f"{V1}/", None),
+        ("DELETE", f"{V0}/pattern/*", None),
+        ("POST", f"{V0}/flush", {"confirm": True}),
+    ],
+)
+async def test_a_precondition_on_many_keys(api: CacheApi, method: str, path: str, body: object, header: str) -> None:
+    """Nobody could say which of them it was meant for."""
+    answer = await api.client.call(method, path, body, headers={header: "*"})
+    assert is_problem(answer, 400, pointer=header)
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [

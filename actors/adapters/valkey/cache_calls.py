@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from actors.adapters.valkey.cache_shard import CacheShard
 from actors.adapters.valkey.cluster_runner import Call
+from actors.adapters.valkey.keys import done_once
 from actors.adapters.valkey.lane import Begun, Lane
 from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.wire import translated
@@ -21,6 +26,18 @@ LOOK_KEYS_MAX = 1000
 _OUTCOMES: Sequence[WriteOutcome] = ("absent", "done", "other_type", "mismatch")
 Mode = Literal["each", "all", "sets"]
 """Of `cache_write`: each by itself; all or none; all or none, with sets among them."""
+
+
+class Once(Struct, frozen=True):
+    """How writes that are done once are marked: for how long, and with which hash tag for a key."""
+
+    kept_ms: int
+    tag_of: Callable[[str], str]
+
+    def mark(self, write: CacheWrite) -> str:
+        """The name of the mark."""
+        digest = blake2b(f"{write.once}\n{write.key}".encode(), digest_size=16).digest()
+        return done_once(self.tag_of(write.key), urlsafe_b64encode(digest).decode().rstrip("="))
 
 
 class Look:
@@ -77,10 +94,12 @@ class Look:
         return lane.script(self._script, self._keys, (CALL_BYTES, VALUE_BYTES_MAX))
 
 
-def write_arguments(mode: Mode, writes: Sequence[CacheWrite]) -> list[Any]:
+def write_arguments(mode: Mode, writes: Sequence[CacheWrite], once: Once) -> list[Any]:
     """What `cache_write` is called with, beside the keys."""
     arguments: list[Any] = [mode]
     for write in writes:
+        if write.once:
+            arguments += ("o", once.mark(write), once.kept_ms)
         conditional = write.if_match or write.if_none_match
         if write.op == "set":
             if conditional:

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.adapters.valkey.cache_calls import LOOK_KEYS_MAX, Look, Mode, write_arguments, write_outcome
+from actors.adapters.valkey.cache_calls import LOOK_KEYS_MAX, Look, Mode, Once, write_arguments, write_outcome
 from actors.adapters.valkey.cache_link import Interest
 from actors.adapters.valkey.cache_shard import CacheGreeter, CacheShard
 from actors.adapters.valkey.cache_walk import CacheWalk
@@ -45,12 +45,13 @@ NOT_ASKED = StoreAway("the store was not asked")
 
 class CacheOptions(Struct, frozen=True, kw_only=True):
     """Where the cache is. Names that begin with one of `reserved` are never listed. `near`: what was read may be kept,
-    so somebody must listen."""
+    so somebody must listen. What is done once is remembered `once_ms`."""
 
     url: str
     client_name: str
     reserved: Sequence[str] = (RESERVED_PREFIX,)
     near: bool = True
+    once_ms: int = 600_000
 
 
 class ValkeyCache:
@@ -66,6 +67,7 @@ class ValkeyCache:
         maker = ShardMaker("cache", self._shard)
         self._servers = laid_out(StoreUrl.read(options.url), options.client_name, maker, {}, jitter)
         self._reserved = tuple(prefix.encode() for prefix in options.reserved)
+        self._once = Once(options.once_ms, self._servers.tag_of)
         self._walk = CacheWalk(self._servers, options.reserved)
         self.on_invalidated: Callable[[Sequence[bytes] | None], None] = lambda _names: None
         """Told the names of what changed but for reserved ones, None for everything; set once by the composition
@@ -211,7 +213,7 @@ class ValkeyCache:
         return None
 
     def _writing(self, mode: Mode, writes: Sequence[CacheWrite]) -> Call:
-        arguments = write_arguments(mode, writes)
+        arguments = write_arguments(mode, writes, self._once)
         return self._calling(self._scripts["cache_write"], [write.key for write in writes], arguments)
 
     def _calling(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Call:

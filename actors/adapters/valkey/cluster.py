@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from itertools import count
 from typing import Any, Generic
 
 from msgspec import Struct
@@ -64,6 +66,7 @@ class Cluster(Generic[S]):
         self._jitter = jitter
         self._shards: dict[Address, S] = {}
         self._slots: list[S | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+        self._tags = slot_tags()
         self._view: View | None = None
         self._covered = False
         """Whether every slot that is of interest has a master."""
@@ -99,6 +102,10 @@ class Cluster(Generic[S]):
     def of_key(self, key: str) -> S:
         """The server that has the key."""
         return self._slots[key_slot(key.encode())] or self._nowhere
+
+    def tag_of(self, key: str) -> str:
+        """A hash tag of the key's slot, which holds nothing that a user wrote."""
+        return self._tags[key_slot(key.encode())]
 
     def together(self, keys: Sequence[str]) -> Sequence[Sequence[int]]:
         """The places of keys, those of one slot together."""
@@ -231,6 +238,17 @@ class Cluster(Generic[S]):
 
     def _any(self) -> S:
         return next((shard for shard in self._shards.values() if shard.cold.up.is_set()), self._nowhere)
+
+
+@cache
+def slot_tags() -> tuple[str, ...]:
+    """A hash tag for each slot, as short as can be found. Takes a tenth of a second, once."""
+    tags: dict[int, str] = {}
+    for number in count():
+        tags.setdefault(key_slot(b"%d" % number), f"{{{number}}}")
+        if len(tags) == REDIS_CLUSTER_HASH_SLOTS:
+            return tuple(tags[slot] for slot in range(REDIS_CLUSTER_HASH_SLOTS))
+    raise AssertionError("numbers end")
 
 
 def _view(asked: Address, info: bytes, slots: Any) -> View:

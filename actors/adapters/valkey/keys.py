@@ -20,6 +20,12 @@ PREFIXES = tuple(f"{RESERVED_PREFIX}{{{partition:02x}}}:" for partition in range
 OWNERS = tuple(f"{prefix}own" for prefix in PREFIXES)
 
 
+def done_once(tag: str, digest: str) -> str:
+    """The mark of a cache write that is done once; the tag puts it into the slot of the entry, the digest is of both
+    the entry and the request."""
+    return f"{RESERVED_PREFIX}once:{tag}{digest}"
+
+
 def idempotency(scope: str) -> str:
     """The record of an idempotency key; `scope` is a hash."""
     return f"{RESERVED_PREFIX}idem:{scope}"

@@ -63,6 +63,10 @@ class Topology(Protocol[S_co]):
         """The server that has the key."""
         ...
 
+    def tag_of(self, key: str) -> str:
+        """What a name must hold so that one script may touch it and the key."""
+        ...
+
     def together(self, keys: Sequence[str]) -> Sequence[Sequence[int]]:
         """The places of keys, those together that one script may touch."""
         ...
@@ -107,6 +111,10 @@ class OneServer(Generic[S]):
     def of_key(self, _key: str) -> S:
         """It has all."""
         return self.home
+
+    def tag_of(self, _key: str) -> str:
+        """Nothing."""
+        return ""
 
     def together(self, keys: Sequence[str]) -> Sequence[Sequence[int]]:
         """All of them."""

@@ -5,6 +5,8 @@
 --   d                                                 delete
 --   e<ttl>                                            expire
 --   c<any of these but with the value in its place>, if_match, if_none_match, [value]   ... when conditions hold
+--   before any of these: o, mark, ms                  ... once: done already when there is the mark, a key of the
+--                                                     router's own in the entry's slot; leaves it for so long
 -- Reply for each write 1 done, 0 absent, 2 no string, 3 a condition did not hold, or the text of an error;
 -- with 'all' and 'sets' {-1, place} when that one is no string.
 -- No shebang: a server without memory still runs this, deletes, and refuses each set.
@@ -61,17 +63,26 @@ if ARGV[1] ~= 'each' then
 end
 local reply, at = {}, 2
 for i, key in ipairs(KEYS) do
+  local once, once_ms, again = false, 0, false
+  if ARGV[at] == 'o' then
+    once, once_ms = ARGV[at + 1], ARGV[at + 2]
+    again = redis.call('EXISTS', once) == 1
+    at = at + 3
+  end
   local what, kind = ARGV[at], kind_of(key)
   local mark, there = string.sub(what, 1, 1), kind == 'string'
   local outcome = (kind == 'string' or kind == 'none') and 1 or 2
   at = at + 1
   if mark == 'c' then
-    if outcome == 1 and not holds(key, there, ARGV[at], ARGV[at + 1]) then outcome = 3 end
+    if outcome == 1 and not again and not holds(key, there, ARGV[at], ARGV[at + 1]) then outcome = 3 end
     at = at + 2
     what = string.sub(what, 2)
     mark = string.sub(what, 1, 1)
   end
-  if mark == 'd' then
+  if again then
+    outcome = 1
+    if mark ~= 'd' and mark ~= 'e' then at = at + 1 end
+  elseif mark == 'd' then
     if outcome == 1 then outcome = there and outcome_of(redis.pcall('UNLINK', key)) or 0 end
   elseif mark == 'e' then
     if outcome == 1 then outcome = there and expire(key, string.sub(what, 2)) or 0 end
@@ -79,6 +90,7 @@ for i, key in ipairs(KEYS) do
     if outcome == 1 then outcome = set(key, what, ARGV[at]) end
     at = at + 1
   end
+  if once and outcome == 1 and not again then redis.pcall('SET', once, 1, 'PX', once_ms) end
   reply[i] = outcome
 end
 return reply
