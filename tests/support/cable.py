@@ -27,6 +27,10 @@ class End(asyncio.Transport):
         """Stand between these two."""
         self._own, self._far = own, far
 
+    def is_closing(self) -> bool:
+        """Whether it was closed here."""
+        return self.closed
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send to the other side."""
         self.sent.append(bytes(data))

@@ -36,6 +36,17 @@ async def nothing(_connection: object) -> None:
     """Nor greeted."""
 
 
+@in_virtual_time
+async def test_a_connection_that_ended_before_the_wire_took_over_is_noticed_at_the_first_word() -> None:
+    """Nobody else says so: the news went to whoever had it before. The caller need not wait for the deadline."""
+    line = Line()
+    line.close()
+    wire = Wire(line, asyncio.get_running_loop())
+    with pytest.raises(StoreAway, match="closed"):
+        await wire.send(("PING",))
+    assert wire.ended.done()
+
+
 @pytest.mark.parametrize(
     "reply", ["READONLY You can't write against a read only replica.", "LOADING Redis is loading", "MASTERDOWN Link"]
 )

@@ -24,7 +24,7 @@ from actors.adapters.valkey.cluster_runner import ClusterRunner
 from actors.adapters.valkey.dialling import Address, Dialler, StoreUrl
 from actors.adapters.valkey.keys import CONFIG, OWNERS
 from actors.adapters.valkey.lane import HANDSHAKE_DEADLINE_S
-from actors.adapters.valkey.question import ask_all
+from actors.adapters.valkey.question import ask_all, connect
 from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.shard import S, Shard, ShardMaker
 from actors.adapters.valkey.topology import NONE, Service
@@ -203,7 +203,7 @@ class Cluster(Generic[S]):
         connection = self._dialler.dial(address)
         try:
             async with asyncio.timeout(HANDSHAKE_DEADLINE_S):
-                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it without types
+                await connect(connection)
                 return _view(address, *await ask_all(connection, _QUESTIONS))
         finally:
             await connection.disconnect(nowait=True)

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from actors.adapters.valkey import bell
 from actors.adapters.valkey.keys import RESERVED_PREFIX
 from actors.adapters.valkey.lane import RECONNECT_S_MAX, RECONNECT_S_MIN
+from actors.adapters.valkey.question import connect
 from actors.adapters.valkey.store import ValkeyStore
 from actors.adapters.valkey.topology import Speaker
 from actors.node_ports import Hint
@@ -130,9 +131,9 @@ class Echo:
         connection = self._connect()
         try:
             async with asyncio.timeout(GREETING_S):
-                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it without types
+                await connect(connection)
             writer = connection._writer
-            if writer is not None:
+            if writer is not None and not writer.transport.is_closing():
                 ear = Ear(writer.transport, asyncio.get_running_loop(), [self._channel, self._bell], self._hear)
                 await self._say_while_heard(ear)
         finally:

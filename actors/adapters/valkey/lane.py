@@ -15,6 +15,7 @@ from hiredis import PushNotification
 from redis.asyncio.connection import AbstractConnection, Connection
 from redis.exceptions import RedisError
 
+from actors.adapters.valkey.question import connect
 from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.wire import ScriptForgotten, Wire
 from actors.ports import StoreAway
@@ -102,7 +103,7 @@ class Lane:
         connection = self._connect()
         try:
             async with asyncio.timeout(HANDSHAKE_DEADLINE_S):
-                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it without types
+                await connect(connection)
             await self._greet(connection)
         except BaseException:
             await connection.disconnect(nowait=True)

@@ -112,7 +112,9 @@ class Wire(asyncio.Protocol):
         self._waiting.clear()
 
     def _write(self) -> None:
-        if self._out:
+        if self._transport.is_closing():
+            self.end("the store closed the connection")  # perhaps before this wire took over, and then nobody says so
+        elif self._out:
             self._transport.write(b"".join(self._out))
             self._out.clear()
 
