@@ -14,11 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from actors.cache_ports import (
-    NEVER,
     CacheMeters,
     CacheStore,
     CacheWrite,
@@ -29,7 +27,7 @@ from actors.cache_ports import (
     WriteOutcome,
 )
 from actors.committer import Committer
-from actors.near_cache import NEAR_S_MAX, Entry, NearCache
+from actors.near_cache import Entry, NearCache, entry_of, left_ms
 from actors.ports import Overloaded, StoreAway
 from actors.runtime.clock import Clock
 from actors.runtime.supervisor import Supervisor
@@ -46,8 +44,7 @@ TIDY_S = 10.0
 TIDY_KEYS = 1000
 """Keys that are looked at in one turn of the loop."""
 PERIOD_S = 1.0
-_JSON = msgspec.json.Decoder(Raw)
-_FOREVER = float("inf")
+SLOW = StoreAway("the store is slow")
 
 Waiter = asyncio.Future[Entry]
 
@@ -127,7 +124,7 @@ class Cache:
             return entry, "hit"
         how: ReadHow = "collapsed" if key in self._flights else "miss"
         try:
-            entry = await (self._joined(key, self._board(key)) if how == "collapsed" else self._board(key))
+            entry = await (self._joined(key) if how == "collapsed" else self._board(key))
         except StoreAway as error:
             entry, how = self._stale(key, error), "stale"
         self._count(how, entry)
@@ -147,12 +144,12 @@ class Cache:
 
     def left_ms(self, entry: Entry) -> int:
         """For how long an entry stays, at least 1; NEVER: for ever."""
-        return _left_ms(entry, self._now())
+        return left_ms(entry, self._now())
 
     def all_left_ms(self, entries: Iterable[Entry]) -> list[int]:
         """The same of many, at one moment."""
         now = self._now()
-        return [_left_ms(entry, now) for entry in entries]
+        return [left_ms(entry, now) for entry in entries]
 
     async def write(self, write: CacheWrite) -> WriteOutcome:
         """Do one write. Raises StoreAway (whether it was done is unknown) and Overloaded."""
@@ -248,12 +245,11 @@ class Cache:
         joined = [(key, self._board(key)) for key in keys if key in self._flights]
         flights: dict[str, list[Waiter]] = {key: [] for key in keys if key not in self._flights}
         self._flights |= flights
+        began = self._clock.monotonic()
         outcomes: dict[str, Entry | Exception] = await self._loaded(flights)
         for key, waiter in joined:
-            try:
-                outcomes[key] = await self._joined(key, waiter)
-            except (StoreAway, Overloaded, ValueTooLong) as error:
-                outcomes[key] = error
+            outcomes[key] = await _outcome(waiter)
+        await self._look_again([key for key, _ in joined], outcomes, began)
         worst: ReadHow = "miss"
         for key, outcome in outcomes.items():
             if isinstance(outcome, Entry):
@@ -285,19 +281,31 @@ class Cache:
             ]
         return dict(zip(flights, landed, strict=True))
 
-    async def _joined(self, key: str, waiter: Waiter) -> Entry:
-        """What a load that others began gave. They asked before it expired; who joined later may have asked after."""
-        began = self._clock.monotonic()
-        entry = await waiter
+    async def _look_again(self, keys: Sequence[str], outcomes: dict[str, Entry | Exception], began: float) -> None:
+        """Load once more what has expired on its way here: others asked for it before that, those who joined them may
+        have asked after. Whatever is found now was there after they asked."""
+        now = self._now()
+        late = [key for key in keys if isinstance(entry := outcomes[key], Entry) and now >= entry.deadline]
+        if not late:
+            return
+        waiters = [(key, self._board(key)) for key in late]
+        outcomes |= dict.fromkeys(late, SLOW)
         try:
             async with asyncio.timeout(ANSWER_S - (self._clock.monotonic() - began)):
-                joined = True
-                while joined and self._now() >= entry.deadline:
-                    joined = key in self._flights
-                    entry = await self._board(key)
+                for key, waiter in waiters:
+                    outcomes[key] = await _outcome(waiter)
         except TimeoutError:
-            raise StoreAway("the store is slow") from None
-        return entry
+            return
+
+    async def _joined(self, key: str) -> Entry:
+        """What a load that others began gives."""
+        began = self._clock.monotonic()
+        outcomes = {key: await _outcome(self._board(key))}
+        await self._look_again((key,), outcomes, began)
+        outcome = outcomes[key]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _board(self, key: str) -> Waiter:
         """Wait with those who wait for the load of a key, or begin one."""
@@ -321,7 +329,7 @@ class Cache:
             del self._flights[key]
         self._waiting -= len(flight)
         if isinstance(loaded, Loaded):
-            entry = _entry(loaded)
+            entry = entry_of(loaded)
             if unchanged and self._now() < loaded.proof.until:
                 self.near.put(key, entry)
             for waiter in flight:
@@ -356,29 +364,8 @@ class Cache:
             self._meters.cache_absent.inc()
 
 
-def _entry(loaded: Loaded) -> Entry:
-    stored = loaded.value
-    deadline = _FOREVER if loaded.left_ms == NEVER else loaded.asked_at + loaded.left_ms / 1000
-    return Entry(
-        value=None if stored is None else _as_json(stored),
-        stored=stored,
-        expires_ms=loaded.expires_ms,
-        deadline=deadline,
-        fresh_until=min(deadline, loaded.asked_at + NEAR_S_MAX),
-        proof=loaded.proof,
-    )
-
-
-def _left_ms(entry: Entry, now: float) -> int:
-    return NEVER if entry.expires_ms == NEVER else max(round((entry.deadline - now) * 1000), 1)
-
-
-def _as_json(stored: bytes) -> bytes:
-    """What another program stored may be no JSON: then it is shown as a string."""
+async def _outcome(waiter: Waiter) -> Entry | Exception:
     try:
-        if not stored.isascii():
-            stored.decode()
-        _JSON.decode(stored)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return msgspec.json.encode(stored.decode("utf-8", "replace"))
-    return stored
+        return await waiter
+    except (StoreAway, Overloaded, ValueTooLong) as error:
+        return error

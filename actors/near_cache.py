@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
-from actors.cache_ports import Proof
+from actors.cache_ports import NEVER, Loaded, Proof
 from actors.core.entity_tag import entity_tag
 
 NEAR_S_MAX = 600.0
@@ -21,6 +22,8 @@ ENTRY_BYTES = 460
 """What an entry takes beside its key and its value [measured: `tests/unit/test_near_cache.py` holds it to that]."""
 SHARE_MAX = 8
 """An entry that would fill more than the eighth part of the room is not kept."""
+_JSON = msgspec.json.Decoder(Raw)
+_FOREVER = float("inf")
 
 
 class Entry(Struct, gc=False, eq=False):
@@ -131,6 +134,36 @@ class NearCache:
 
     def _useless(self, entry: Entry, now: float) -> bool:
         return now >= entry.deadline or now >= entry.proof.until + self._stale_s
+
+
+def entry_of(loaded: Loaded) -> Entry:
+    """What a load found, as it is kept and shown."""
+    stored = loaded.value
+    deadline = _FOREVER if loaded.left_ms == NEVER else loaded.asked_at + loaded.left_ms / 1000
+    return Entry(
+        value=None if stored is None else _as_json(stored),
+        stored=stored,
+        expires_ms=loaded.expires_ms,
+        deadline=deadline,
+        fresh_until=min(deadline, loaded.asked_at + NEAR_S_MAX),
+        proof=loaded.proof,
+    )
+
+
+def left_ms(entry: Entry, now: float) -> int:
+    """For how long an entry stays, at least 1; NEVER: for ever."""
+    return NEVER if entry.expires_ms == NEVER else max(round((entry.deadline - now) * 1000), 1)
+
+
+def _as_json(stored: bytes) -> bytes:
+    """What another program stored may be no JSON: then it is shown as a string."""
+    try:
+        if not stored.isascii():
+            stored.decode()
+        _JSON.decode(stored)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.encode(stored.decode("utf-8", "replace"))
+    return stored
 
 
 def _size(key: str, entry: Entry) -> int:

@@ -225,6 +225,27 @@ async def test_nobody_who_asks_after_the_expiry_is_given_the_value(*, batch: boo
         assert how in ("collapsed", "miss")
 
 
+@pytest.mark.parametrize("batch", [False, True])
+@in_virtual_time
+async def test_a_second_look_ends_in_time(*, batch: bool) -> None:
+    """However slow the store is, and however many keys of a batch have expired on their way."""
+    async with Stage() as stage:
+        r = Rig(stage, lane_s=0.45, random=Slowest())
+        keys = ["k", "l", "m"]
+        for key in keys:
+            r.server.set(key, b"1", ttl_s=0.6)
+        await ticks()
+        early = asyncio.ensure_future(r.cache.read_many(keys))
+        await passing(0.7)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(StoreAway, match="slow"):
+            await (r.cache.read_many(keys) if batch else r.cache.read("k"))
+        assert asyncio.get_running_loop().time() - began <= cache_module.ANSWER_S + 0.001
+        await early
+        await passing(2)
+        assert r.cache._waiting == 0
+
+
 @in_virtual_time
 async def test_while_the_store_is_away_what_is_near_is_shown_as_stale() -> None:
     """For `stale_s` after its proof; nothing else can be answered."""
