@@ -56,25 +56,6 @@ class Interest:
         await self._shown.wait()
 
 
-class LinkLane(Lane):
-    """A lane that connects only while there is interest."""
-
-    def __init__(
-        self,
-        connect: Callable[[], AbstractConnection],
-        greet: Greeting,
-        on_up: Callable[[], None],
-        jitter: Callable[[], float],
-        interest: Interest,
-    ) -> None:
-        super().__init__(connect, greet, on_up, jitter)
-        self._interest = interest
-
-    async def _open(self) -> AbstractConnection:
-        await self._interest.awaited()
-        return await super()._open()
-
-
 class Link:
     """Listens to one server, while there is interest. `boottime` gives seconds of a clock that runs in sleep too, read
     anew at each call."""
@@ -92,7 +73,7 @@ class Link:
         self._interest = interest
         self._on_invalidated = on_invalidated
         self._timer: asyncio.TimerHandle | None = None
-        self.lane = LinkLane(connect, greet, self._opened, jitter, interest)
+        self.lane = Lane(connect, greet, self._opened, jitter)
         self.lane.on_push = self._heard
         self.lane.on_down = self._ended
         self.proof = UNPROVEN

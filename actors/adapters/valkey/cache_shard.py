@@ -58,6 +58,8 @@ class CacheShard(Shard):
         super().__init__(connect, greeter, jitter, ALL, True)
         self.hot: Lane = GuardedLane(connect, self._greet, self._opened, jitter)
         self.link = Link(connect, self._greet_link, jitter, boottime, on_invalidated, interest)
+        self.link.lane.ready = self._wanted
+        self._interest = interest
         self._linked_run = ""
 
     @property
@@ -83,6 +85,11 @@ class CacheShard(Shard):
             raise
         if self.server is not None and self._linked_run != self.server.run_id:
             self.link.lane.drop("the store has changed")
+
+    async def _wanted(self) -> None:
+        """Nobody listens before somebody reads."""
+        await self._interest.awaited()
+        await self._hot_is_up()
 
     async def _greet_link(self, connection: AbstractConnection) -> None:
         await self._greet_cold(connection)

@@ -45,6 +45,8 @@ class Lane:
         self._greet = greet
         self._on_up = on_up
         self._jitter = jitter
+        self.ready: Callable[[], Awaitable[object]] | None = None
+        """Awaited before each connection is made."""
         self._wire: Wire | None = None
         """Set while callers may use the connection."""
         self.why_down = "the store is not reachable"
@@ -100,6 +102,8 @@ class Lane:
                 await connection.disconnect(nowait=True)
 
     async def _open(self) -> AbstractConnection:
+        if self.ready is not None:
+            await self.ready()
         connection = self._connect()
         try:
             async with asyncio.timeout(HANDSHAKE_DEADLINE_S):

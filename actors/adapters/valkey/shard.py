@@ -57,6 +57,7 @@ class Shard:
         self.server: Server | None = None
         self.hot = Lane(connect, self._greet, self._opened, jitter)
         self.cold = Lane(connect, self._greet_cold, lambda: None, jitter)
+        self.cold.ready = self._hot_is_up
 
     @property
     def lanes(self) -> Mapping[str, Lane]:
@@ -89,6 +90,10 @@ class Shard:
         self._changed |= changed
         if not (self.partitions <= partitions and self.home <= home):
             raise StoreAway(MOVED)
+
+    async def _hot_is_up(self) -> None:
+        """While the hot lane is down nobody else knocks: a server in trouble is asked by one."""
+        await self.hot.up.wait()
 
     async def _greet_cold(self, connection: AbstractConnection) -> None:
         try:
