@@ -152,6 +152,7 @@ async def test_a_link_that_may_not_track_proves_nothing_and_disturbs_nobody(own_
     own_valkey.command("ACL", "SETUSER", "default", "-client|tracking")
     cache = HeardCache(own_valkey.unix_url)
     async with cache_running(cache):
+        cache.listen()
         await until(lambda: cache.connected, what="the cache")
         before = own_valkey.command("INFO", "stats")
         await passing(1.0)
@@ -162,6 +163,7 @@ async def test_a_link_that_may_not_track_proves_nothing_and_disturbs_nobody(own_
         assert await did(cache, setting("k")) == ["done"]
         found = await loaded(cache, "k")
         assert (found.value, found.proof) == (b"1", UNPROVEN)
+        assert not cache.proven()
         own_valkey.command("ACL", "SETUSER", "default", "+client|tracking")
         await until(cache.proven, what="a proof")
 

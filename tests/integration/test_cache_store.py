@@ -182,6 +182,7 @@ async def test_what_is_done_once_is_not_done_over_what_came_after(
     assert await did(cache, setting("k}", b"0")) == ["done"]
     assert await did(cache, first) == ["mismatch"]
     assert await did(cache, deleting("k}"), first) == ["done", "done"]
+    assert await values(cache, "k}") == [b"1"]
     assert await did(cache, setting("k}", b"2"), first, first) == ["done", "done", "done"]
     assert await values(cache, "k}") == [b"2"]
     assert await cache.write_all([first, CacheWrite(key="l", op="set", value=b"1", once="r1")]) == ["done", "done"]
