@@ -147,6 +147,7 @@ async def test_many_hanging_hosts_slow_no_other(client: Client, sink: Sink, key:
                 for turn in range(40)
             )
         )
+        await until(lambda: all(host.open_connections >= 16 for host in hanging), 10, what="all of them hang")
         began = time.time()
         await client.send(sink.url(), key, {}, max_size=1)
         await sink.wait_for_requests(1, LONG["timeout"] + 5)
