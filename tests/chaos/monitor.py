@@ -14,7 +14,7 @@ from typing import Self
 
 from msgspec import Struct
 
-from actors.adapters.valkey.scripts import load_all
+from actors.adapters.valkey.scripts import CACHE_NAMES, NAMES, load_all
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
 LINE = re.compile(
@@ -45,7 +45,7 @@ class Monitor:
     def __init__(self, store_socket: Path) -> None:
         self.writes: list[Write] = []
         self._path = store_socket
-        self._names = {script.sha.encode(): script.name for script in load_all().values()}
+        self._names = {script.sha.encode(): script.name for script in load_all((*NAMES, *CACHE_NAMES)).values()}
         self._task: asyncio.Task[None] | None = None
         self._writer: asyncio.StreamWriter
         self._port = 0

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.support.sentinels import Sentinels
 from tests.support.store import Hand, connected
 from tests.support.valkey import ValkeyServer, redis_binary
 from tests.support.valkey_cluster import ValkeyCluster
@@ -30,3 +31,29 @@ def own_store(request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[ValkeyCluster]:
+    """A cluster of the test's own, to be tormented."""
+    cluster = ValkeyCluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def sentinels(request: pytest.FixtureRequest) -> Iterator[Sentinels]:
+    """A primary, a replica and three sentinels of the test's own; of Valkey unless the test says "redis"."""
+    kind = getattr(request, "param", "valkey")
+    binary = redis_binary() if kind == "redis" else None
+    if kind == "redis" and binary is None:
+        pytest.skip("redis-server is not installed")
+    found = Sentinels(binary)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.close()

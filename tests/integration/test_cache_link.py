@@ -11,8 +11,9 @@ from actors.adapters.valkey.cache_link import IDLE_S, PROVEN_S
 from actors.adapters.valkey.cache_store import CacheOptions, ValkeyCache
 from actors.cache_ports import UNPROVEN
 from actors.near_cache import NEAR_S_MAX
-from tests.support.cache_store import HeardCache, boottime, cache_on, cache_running, deleting, did, loaded, setting
+from tests.support.cache_store import HeardCache, boottime, cache_on, deleting, did, loaded, setting
 from tests.support.proxy import Proxy
+from tests.support.store import running
 from tests.support.until import passing, steady, until
 from tests.support.valkey import ValkeyServer
 from tests.support.valkey_cluster import ValkeyCluster
@@ -151,7 +152,7 @@ async def test_a_link_that_may_not_track_proves_nothing_and_disturbs_nobody(own_
     """Everything is asked of the store; when it is allowed, the link begins to listen."""
     own_valkey.command("ACL", "SETUSER", "default", "-client|tracking")
     cache = HeardCache(own_valkey.unix_url)
-    async with cache_running(cache):
+    async with running(cache):
         cache.listen()
         await until(lambda: cache.connected, what="the cache")
         before = own_valkey.command("INFO", "stats")
@@ -194,7 +195,7 @@ async def test_a_link_to_another_run_is_left(any_store: ValkeyServer) -> None:
 async def test_nobody_listens_until_somebody_reads(any_store: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server would tell of each key that the router itself writes. The first load opens the link, and a long while
     without one closes it; where nothing is kept near it never opens."""
-    async with cache_running(cache := HeardCache(any_store.unix_url)):
+    async with running(cache := HeardCache(any_store.unix_url)):
         await cache.reached()
         await did(cache, setting("k"))
         await steady(lambda: cache.proofs() == [UNPROVEN] and cache.heard == [], 0.3, what="nobody listening")
@@ -212,7 +213,7 @@ async def test_where_nothing_is_kept_nobody_listens(any_store: ValkeyServer) -> 
     """However much is read."""
     options = CacheOptions(url=any_store.unix_url, client_name="buzon-test", near=False)
     cache = ValkeyCache(options, lambda: 0.0, boottime)
-    async with cache_running(cache):
+    async with running(cache):
         await cache.reached()
         await cache.load(["k"])
         await passing(0.2)

@@ -4,7 +4,6 @@ the news that its server may not have the key any more."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,7 +13,6 @@ from tests.support.cache_store import (
     HeardCache,
     boottime,
     cache_on,
-    cache_running,
     deleting,
     did,
     loaded,
@@ -23,34 +21,13 @@ from tests.support.cache_store import (
     walked,
 )
 from tests.support.sentinels import SERVICE, Sentinels
+from tests.support.store import running
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 from tests.support.valkey_cluster import ValkeyCluster
 
 KEYS = [f"key {number}" for number in range(60)]
 FOLLOWED_S = 8.0
-
-
-@pytest.fixture
-def own_cluster() -> Iterator[ValkeyCluster]:
-    """A cluster of the test's own, to be tormented."""
-    cluster = ValkeyCluster()
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
-
-
-@pytest.fixture
-def sentinels() -> Iterator[Sentinels]:
-    """A primary, a replica and three sentinels of the test's own."""
-    found = Sentinels()
-    try:
-        found.start()
-        yield found
-    finally:
-        found.close()
 
 
 def _other(cluster: ValkeyCluster, key: str) -> ValkeyServer:
@@ -191,7 +168,7 @@ async def test_the_cache_follows_the_master_of_sentinels(sentinels: Sentinels) -
     """A planned failover: within two seconds of the news it reads, writes and listens there, and the old one, which
     still lives, proves nothing any more."""
     cache = HeardCache(sentinels.url)
-    async with cache_running(cache):
+    async with running(cache):
         cache.listen()
         await until(cache.proven, what="the cache")
         old = await asyncio.to_thread(sentinels.primary)

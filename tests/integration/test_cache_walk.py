@@ -9,8 +9,8 @@ import pytest
 
 from actors.cache_ports import Slice, SliceCursor
 from actors.ports import StoreAway
-from tests.support.cache_store import HeardCache, cache_on, cache_running, did, setting, walked
-from tests.support.store import raw_client
+from tests.support.cache_store import HeardCache, cache_on, did, setting, walked
+from tests.support.store import raw_client, running
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 from tests.support.valkey_cluster import ValkeyCluster
@@ -77,7 +77,7 @@ async def test_only_strings_that_can_be_named_and_are_not_the_routers(any_store:
     await asyncio.to_thread(_mess, any_store)
     for reserved, expected in ((("buzon:",), ["buzon", "k", "own:x"]), (("buzon:", "own:"), ["buzon", "k"])):
         cache = HeardCache(any_store.unix_url, reserved)
-        async with cache_running(cache):
+        async with running(cache):
             await until(lambda: cache.connected, what="the cache")  # noqa: B023  it is this turn's
             for limit in (1, 1000):
                 assert _flat(await walked(cache, limit=limit)) == expected

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import aiohttp
 import pytest
 
@@ -13,17 +11,6 @@ from tests.support.sentinels import Sentinels
 from tests.support.sink import Sink
 from tests.support.until import until
 from tests.support.valkey_cluster import ValkeyCluster
-
-
-@pytest.fixture
-def sentinels() -> Iterator[Sentinels]:
-    """A store behind one sentinel."""
-    found = Sentinels(sentinels=1)
-    try:
-        found.start()
-        yield found
-    finally:
-        found.close()
 
 
 @pytest.fixture(params=["sentinels", "cluster"])

@@ -6,7 +6,6 @@ That everything a store does is done on a Cluster as well, the store's other tes
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -24,17 +23,6 @@ from tests.support.valkey_cluster import ValkeyCluster
 
 KEYS = [f"key {number}" for number in range(60)]
 FOLLOWED_S = 5.0
-
-
-@pytest.fixture
-def own_cluster() -> Iterator[ValkeyCluster]:
-    """A cluster of the test's own, to be tormented."""
-    cluster = ValkeyCluster()
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
 
 
 def _partitions(cluster: ValkeyCluster, *members: ValkeyServer) -> set[int]:

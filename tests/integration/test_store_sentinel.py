@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,27 +13,12 @@ from actors.tail import Tail
 from tests.support.sentinels import SERVICE, Sentinels
 from tests.support.store import Hand, entry, made, running, stored, when_back
 from tests.support.until import steady, until
-from tests.support.valkey import ValkeyServer, redis_binary
+from tests.support.valkey import ValkeyServer
 
 LEFT_S = 2.0
 """A server that is the master no more is left within this time."""
 FOLLOWED_S = 20.0
 """Sentinels that vote for each other try again only after twice their failover timeout."""
-
-
-@pytest.fixture
-def sentinels(request: pytest.FixtureRequest) -> Iterator[Sentinels]:
-    """A primary, a replica and three sentinels of the test's own; of Valkey unless the test says "redis"."""
-    kind = getattr(request, "param", "valkey")
-    binary = redis_binary() if kind == "redis" else None
-    if kind == "redis" and binary is None:
-        pytest.skip("redis-server is not installed")
-    found = Sentinels(binary)
-    try:
-        found.start()
-        yield found
-    finally:
-        found.close()
 
 
 class Node:

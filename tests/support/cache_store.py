@@ -1,18 +1,18 @@
 """Cache store: the real ValkeyCache, connected to a real server.
 
-Owns the lanes' tasks of one connected cache. Nothing here decides what is right.
+Nothing here decides what is right.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from actors.adapters.valkey.cache_store import CacheOptions, ValkeyCache
 from actors.cache_ports import CacheWrite, Loaded, Proof, SliceCursor, WriteOutcome
 from actors.ports import StoreAway
+from tests.support.store import running
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 from tests.support.valkey_cluster import ValkeyCluster
@@ -44,24 +44,10 @@ class HeardCache(ValkeyCache):
 
 
 @asynccontextmanager
-async def cache_running(cache: ValkeyCache) -> AsyncIterator[None]:
-    """Keep its lanes running."""
-    services = [asyncio.ensure_future(run()) for _, run in cache.services()]
-    try:
-        yield
-    finally:
-        for service in services:
-            service.cancel()
-        for service in services:
-            with suppress(asyncio.CancelledError):
-                await service
-
-
-@asynccontextmanager
 async def cache_on(server: ValkeyServer | ValkeyCluster, url: str = "") -> AsyncIterator[HeardCache]:
     """A cache whose lanes are open and whose links listen."""
     cache = HeardCache(url or server.unix_url)
-    async with cache_running(cache):
+    async with running(cache):
         cache.listen()
         await until(cache.proven, what="the cache's lanes and links")
         yield cache

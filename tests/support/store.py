@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count, islice
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import redis
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from actors.adapters.valkey.deliveries import Kept
 from actors.adapters.valkey.keys import PREFIXES
 from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.store import StoreOptions, ValkeyStore
+from actors.adapters.valkey.topology import Service
 from actors.core.ids import IdSource, partition_of
 from actors.core.partition import dedupe_id, locate
 from actors.core.policy import Reason
@@ -84,8 +85,14 @@ def made(url: str, *, window_ms: int = WINDOW_MS, kept: Kept = KEPT) -> ValkeySt
     return ValkeyStore(options, lambda: 0.0)
 
 
+class Running(Protocol):
+    """Whatever has lanes to be kept running."""
+
+    def services(self) -> Sequence[Service]: ...
+
+
 @asynccontextmanager
-async def running(store: ValkeyStore) -> AsyncIterator[None]:
+async def running(store: Running) -> AsyncIterator[None]:
     """Keep the lanes of a store running; a lane that ends by itself fails the test."""
     services = [asyncio.ensure_future(run()) for _, run in store.services()]
     try:
