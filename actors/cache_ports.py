@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from actors.ports import Gauge, Histogram, StoreAway
+from actors.ports import CommitMeters, Gauge, StoreAway
 
 NEVER = -1
 """As `expires_ms`: the entry stays until somebody takes it away."""
@@ -141,13 +141,6 @@ class Listening(Protocol):
     on_invalidated: Callable[[Sequence[bytes] | None], None]
     """Told the names of what changed, or None for everything; set once by the composition root. Not valid UTF-8 is
     possible: any program may write any name."""
-
-
-class CommitMeters(Protocol):
-    """What a group commit observes."""
-
-    commit_operations: Histogram
-    commit_seconds: Histogram
 
 
 class Tally(Protocol):

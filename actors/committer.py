@@ -12,9 +12,9 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from actors.ports import Histogram, Overloaded, StoreAway
+from actors.ports import CommitMeters, Overloaded, StoreAway
 from actors.runtime.clock import Clock
 from actors.runtime.supervisor import Supervisor
 
@@ -33,13 +33,6 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 Answer = Callable[[Any], object]
 """Gets the store's answer, or the exception that stands for it."""
-
-
-class CommitMeters(Protocol):
-    """What a committer observes: requests in a call, and how long one takes."""
-
-    commit_operations: Histogram
-    commit_seconds: Histogram
 
 
 class Committer(Generic[Q, A]):

@@ -348,6 +348,13 @@ class Gauge(Protocol):
     def set(self, value: float) -> None: ...
 
 
+class CommitMeters(Protocol):
+    """What a group commit observes: requests in a call, and how long one takes."""
+
+    commit_operations: Histogram
+    commit_seconds: Histogram
+
+
 class Meters(Protocol):
     """Pre-bound metric children; label look-ups never happen on the hot path. Seconds and bytes throughout."""
 

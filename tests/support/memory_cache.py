@@ -15,7 +15,6 @@ from actors.cache_ports import (
     NEVER,
     UNPROVEN,
     CacheWrite,
-    CommitMeters,
     Loaded,
     OtherType,
     Proof,
@@ -27,7 +26,7 @@ from actors.cache_ports import (
     WriteOutcome,
 )
 from actors.core.entity_tag import entity_tag
-from actors.ports import Gauge, StoreAway
+from actors.ports import CommitMeters, Gauge, StoreAway
 from tests.support import doubles
 from tests.support.doubles import TallyMeters
 from tests.support.until import passing
