@@ -81,8 +81,8 @@ class Ingest(Struct, frozen=True, gc=False):
 
 
 class Recall(Struct, frozen=True, gc=False, kw_only=True):
-    """Read a stream after `since` (None: only where it stands now), oldest first, no more than `limit` messages nor
-    much more than `bytes_max`.
+    """Read a stream after `since` (None: only where it stands now; epoch "": whatever epoch it has), oldest first, no
+    more than `limit` messages nor much more than `bytes_max`.
 
     `mark`, when it is not "", is also put into what all ears of the channel hear, and the stream is given an epoch if
     it has none. `last_id` is the id that the reader knows at `since`: when the stream does not reach there any more, or
@@ -217,9 +217,9 @@ class Ear(Protocol):
 
 
 class Joined(Struct, frozen=True, gc=False):
-    """What somebody is told who joins a channel: where they stand after `publications`, which are what they missed since
-    the position they came with. `recovered`: that is all of it; else nobody can say what they missed (or they came with
-    no position), and `publications` is empty."""
+    """What somebody is told who joins a channel: where they stand after `publications`, which are what they missed
+    since the position they came with. `recovered`: that is all of it; else nobody can say what they missed (or they
+    came with no position), and `publications` is empty."""
 
     name: str
     position: Position
