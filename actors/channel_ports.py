@@ -11,6 +11,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from actors.core.stream import Position as Position
+from actors.core.stream import Publication as Publication
+from actors.core.stream import Recalled as Recalled
 from actors.ports import CommitMeters, Counter, Gauge, StoreAway
 
 
@@ -20,21 +23,6 @@ class ChannelName(Struct, frozen=True, gc=False):
     name: str
     kid: str
     partition: int
-
-
-class Position(Struct, frozen=True, gc=False):
-    """A place in a stream: everything up to `offset` of this epoch. Offset 0: nothing yet."""
-
-    epoch: str
-    offset: int
-
-
-class Publication(Struct, frozen=True, gc=False):
-    """One message of a stream. `data` is JSON text, as it is sent to listeners."""
-
-    offset: int
-    id: str
-    data: bytes
 
 
 class Publish(Struct, frozen=True, gc=False):
@@ -101,15 +89,6 @@ class Recall(Struct, frozen=True, gc=False, kw_only=True):
     def partition(self) -> int:
         """That of the channel."""
         return self.channel.partition
-
-
-class Recalled(Struct, frozen=True, gc=False):
-    """Where the stream stands (`top`; epoch "" when it has never been used), and what it still has after `since`, if
-    that is of the same epoch. `more`: bounds cut it short."""
-
-    top: Position
-    publications: tuple[Publication, ...]
-    more: bool
 
 
 class Report(Struct, frozen=True, gc=False):
