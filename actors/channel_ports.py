@@ -11,9 +11,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from actors.core.stream import Position as Position
-from actors.core.stream import Publication as Publication
-from actors.core.stream import Recalled as Recalled
+from actors.core.stream import Position as Position  # noqa: PLC0414  a value of these ports
+from actors.core.stream import Publication as Publication  # noqa: PLC0414  a value of these ports
+from actors.core.stream import Recalled as Recalled  # noqa: PLC0414  a value of these ports
 from actors.ports import CommitMeters, Counter, Gauge, StoreAway
 
 

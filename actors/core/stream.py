@@ -84,6 +84,8 @@ class Stream(Struct, frozen=True, gc=False, kw_only=True):
     last_id: str = ""
     asked: int = 0
     held: tuple[Arrived, ...] = ()
+    overfull: bool = False
+    """More arrived during the question than is held back."""
 
 
 class Ask(Struct, frozen=True, gc=False):
@@ -147,16 +149,16 @@ def continues(since: Position, recalled: Recalled) -> bool:
 
 
 def _ask(stream: Stream) -> tuple[Stream, tuple[Effect, ...]]:
-    asking = replace(stream, phase="asking", asked=stream.asked + 1, held=())
+    asking = replace(stream, phase="asking", asked=stream.asked + 1, held=(), overfull=False)
     return asking, (Ask(asking.asked, asking.at, asking.last_id),)
 
 
 def _arrived(stream: Stream, message: Arrived) -> tuple[Stream, tuple[Effect, ...]]:
-    if stream.phase == "deaf" or stream.at is None and stream.phase == "live":
+    if stream.phase == "deaf":
         return stream, ()
     if stream.phase == "asking":
         if len(stream.held) >= HELD_MAX:
-            return stream, ()  # the gap that this leaves is found when the rest is looked at
+            return replace(stream, overfull=True), ()
         return replace(stream, held=(*stream.held, message)), ()
     return _go_on(stream, (message,))
 
@@ -171,15 +173,18 @@ def _answered(stream: Stream, recalled: Recalled) -> tuple[Stream, tuple[Effect,
             effects = (Deliver(at.epoch, recalled.publications),)
             at, last_id = Position(at.epoch, recalled.publications[-1].offset), recalled.publications[-1].id
         if at.offset < recalled.top.offset:
-            held = stream.held
             following, asks = _ask(replace(stream, at=at, last_id=last_id))
-            return replace(following, held=held), effects + asks
+            return replace(following, held=stream.held, overfull=stream.overfull), effects + asks
     else:
         at, last_id = recalled.top, ""
         effects = (Lost(at),)
-    live, rest = _go_on(replace(stream, phase="live", at=at, last_id=last_id, held=()), stream.held)
-    settled: tuple[Effect, ...] = (Settled(),) if live.phase == "live" else ()
-    return live, effects + rest + settled
+    live = replace(stream, phase="live", at=at, last_id=last_id, held=(), overfull=False)
+    following, rest = _go_on(live, stream.held)
+    if following.phase == "live" and stream.overfull:
+        following, asks = _ask(following)
+        rest += asks
+    settled: tuple[Effect, ...] = (Settled(),) if following.phase == "live" else ()
+    return following, effects + rest + settled
 
 
 def _go_on(stream: Stream, arrivals: Sequence[Arrived]) -> tuple[Stream, tuple[Effect, ...]]:
