@@ -311,6 +311,8 @@ class ChannelMeters(Protocol):
     """Frames handed to connections."""
     channel_lost: Counter
     """Times that listeners were told of messages that nobody can bring back."""
+    channel_events_dropped: Counter
+    """Events of the router's own that were not told: too many at once."""
     channel_slow: Counter
     """Connections closed because their readers were too slow."""
     channels_listened: Gauge

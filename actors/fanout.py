@@ -52,10 +52,14 @@ class Outlet:
             self._fanout.wants_out(self)
         self.frames.append(frame)
 
-    def add(self, guest: Guest) -> None:
-        """From now on; what was put in before is not for this guest."""
+    def hand_out(self) -> None:
+        """Hand out now what was put in."""
         if self.frames:
             self._fanout.hand_out()
+
+    def add(self, guest: Guest) -> None:
+        """From now on; what was put in before is not for this guest."""
+        self.hand_out()
         self._guests[guest] = None
 
     def remove(self, guest: Guest) -> None:
