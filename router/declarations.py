@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from router import setting, values
 from router.cache_declarations import CACHE_SETTINGS
+from router.channel_declarations import CHANNEL_SETTINGS
 from router.setting import DAY_S, TTL_S_MAX, Setting
 from router.store_url import store_url
 
@@ -234,14 +235,12 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="More logs, and asyncio's own checks.",
     ),
     *CACHE_SETTINGS,
+    *CHANNEL_SETTINGS,
 )
 
 UNUSED_NAMES = frozenset(
     {
         "DATABASE_URL",
-        "QUEUE_CHANNEL",
-        "CHANNEL_HISTORY_SIZE",
-        "CHANNEL_HISTORY_TTL",
         "EVOLUTION_API_URL",
         "EVOLUTION_API_KEY",
         "EVOLUTION_INSTANCE_NAME",

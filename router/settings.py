@@ -76,6 +76,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     cache_near_bytes: int
     cache_stale_s: float
     reserved_prefix: str
+    queue_channel: str
+    channel_history_size: int
+    channel_history_ttl_s: float
+    channels_per_connection: int
+    channel_message_bytes_max: int
+    channel_commands_per_s: int
+    connections_max: int
+    connections_per_client: int
     worker: WorkerPlace | None = None
     """Which worker of a parent this process is; None when it is a node of its own or that parent."""
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from actors.core.channel_names import is_event_channel, name_fault
 from actors.core.durations import parse_duration_ns
 
 PORT_MAX = 65_535
@@ -105,6 +106,14 @@ def word(what: str, pattern: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def channel(text: str) -> str:
+    """The name of a channel that clients may publish on."""
+    fault = name_fault(text)
+    if fault or is_event_channel(text):
+        raise ValueError(f"expected a channel's name, which {fault or 'does not begin with $'}")
+    return text
 
 
 def port(text: str) -> int:

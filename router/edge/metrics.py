@@ -86,6 +86,7 @@ class Metrics:
         self._add_store()
         self._add_nodes()
         self._add_cache()
+        self._add_channels()
         self._add_runtime()
         self._requests = self._numbers("counter", "buzon_http_requests", "Requests answered.", "method,route,status")
         self._request_seconds = self._distributions(
@@ -194,6 +195,37 @@ class Metrics:
         self.cache_commits = Commits(
             self._histogram("buzon_cache_commit_operations", "Cache keys that one call carried.", _OPERATIONS),
             self._histogram("buzon_cache_commit_seconds", "Time one call for cache keys took.", _FAST_S),
+        )
+
+    def _add_channels(self) -> None:
+        self.channel_publications: ports.Counter = self._counter(
+            "buzon_channel_publications", "Messages that this node published."
+        )
+        self.channel_foreign: ports.Counter = self._counter(
+            "buzon_channel_foreign", "Messages of other Redis clients that this node heard."
+        )
+        self.channel_deliveries: ports.Counter = self._counter(
+            "buzon_channel_deliveries", "Messages handed to listening connections."
+        )
+        self.channel_lost: ports.Counter = self._counter(
+            "buzon_channel_lost", "Times that a channel's listeners were told that messages cannot be brought back."
+        )
+        self.channel_events_dropped: ports.Counter = self._counter(
+            "buzon_channel_events_dropped", "Events of the router's own that were not told: too many at once."
+        )
+        self.channel_slow: ports.Counter = self._counter(
+            "buzon_channel_slow_closed", "Listening connections closed because their readers were too slow."
+        )
+        self.channels_listened: ports.Gauge = self._gauge("buzon_channels", "Channels that somebody here listens to.")
+        self.channel_listeners: ports.Gauge = self._gauge(
+            "buzon_channel_listeners", "Seats taken: a connection that listens to two channels counts twice."
+        )
+        self.connections: ports.Gauge = self._gauge("buzon_connections", "Listening connections (WebSocket and SSE).")
+        self.channel_commits = Commits(
+            self._histogram(
+                "buzon_channel_commit_operations", "Requests of channels that one call carried.", _OPERATIONS
+            ),
+            self._histogram("buzon_channel_commit_seconds", "Time one call for channels took.", _FAST_S),
         )
 
     def _add_runtime(self) -> None:
