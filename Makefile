@@ -13,6 +13,7 @@ DEV_STAMP := $(VENV)/.dev-$(HERE)
 SUITABLE = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --no-deps
 UV = uv==0.13.9
+NGINX_MODULES := /usr/lib/nginx/modules
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,9 +54,10 @@ chaos: $(DEV_STAMP) ## Kill, freeze and cut off real processes under load (ARGS=
 mutate: $(DEV_STAMP) ## Take each check out once: a test must notice (ARGS="--only ownership --jobs 2")
 	@$(PY) -m tests.mutation $(ARGS)
 
-test-packages: ## Install from Debian what some tests want (redis-server, chromium, webdis), where that is possible
-	@for program in redis-server chromium webdis; do \
-		command -v $$program >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+test-packages: ## Install from Debian what some tests want (redis-server, chromium, webdis, nginx's nchan), if possible
+	@for program in redis-server chromium webdis libnginx-mod-nchan; do \
+		command -v $$program >/dev/null || [ -e $(NGINX_MODULES)/ngx_$${program##*-}_module.so ] \
+			|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 			&& apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
 			apt-get -qq install -y --no-install-recommends $$program >/dev/null; } \
 			|| echo "$$program is not installed and cannot be installed here"; done

@@ -255,7 +255,7 @@ def key_table(source: Source) -> Iterator[str]:
 CORE = ("actors/core/**.py",)
 ADAPTERS = ("actors/adapters/**.py",)
 WAYS_OUT = ("actors/adapters/http/**.py", "router/cli*.py")
-PORTS = ("actors.ports", "actors.node_ports", "actors.egress_ports", "actors.cache_ports")
+PORTS = ("actors.ports", "actors.node_ports", "actors.egress_ports", "actors.cache_ports", "actors.channel_ports")
 ROOTS = ("router/composition.py", "router/app.py", "router/engine.py")
 RULES = (
     Rule("core is pure and imports only core", CORE, imports_only("actors.core", *PURE_LIBRARIES)),

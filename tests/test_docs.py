@@ -58,7 +58,7 @@ EXAMPLES = examples(README)
 ARCHITECTURE_LINES_MAX = 250
 UNITS = {"": 1, "s": 1, "ms": 1, "KiB": 1024, "MiB": 1024 * 1024}
 PLACEHOLDERS = {"NAME", "actors/NAME.py", "actors/adapters/valkey/scripts/NAME.lua"}
-KEY_LINE = re.compile(r"^--   (\S+(?: \S+)*?) +(HASH|LIST|SET|ZSET) ", re.MULTILINE)
+KEY_LINE = re.compile(r"^--   (\S+(?: \S+)*?) +(HASH|LIST|SET|ZSET|STREAM|STRING) ", re.MULTILINE)
 SHELL_ENVIRONMENT = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 SETTLED_S = 0.5
 

@@ -36,6 +36,16 @@ What is compared
               Valkey over the same kind of socket, asked by the same generator. One answer in 61 is checked to the last
               byte of its value; so is what lies in the store after the last write. `cache_costs` measures parts by
               themselves, without HTTP.
+- channels    messages of 100 bytes to 500 WebSocket subscribers, published over HTTP by the process that reads them:
+              one at a time, or ten at once, so that they share a tick of the node's loop; how many frames came with a
+              read is printed. An operation is one message delivered to one subscriber; the CPU of taking it in is part
+              of it. Beside it the floor, prebuilt frames on bare uvloop transports, and Debian's nginx with nchan, in
+              one process and without a store; whoever makes the frame, subscribers get the same number of bytes.
+              Every subscriber must get every message in order: one is looked at frame by frame, the checksums of all
+              others must be the same. Then everyone at half the pace that fills a core of the node, open loop: publish
+              → receive of every delivery, counted from when a message was due; and beside one more subscriber, which
+              has a channel of large messages as well, and reads it or stalls. An idle connection is weighed by the
+              growth of the resident size over 5,000 of them.
 - idle        CPU of three nodes on one store in 10 s without a request; the busiest counts.
 Beside the two figures of time stands what share of the node's core other programs took: they mean little on a busy
 machine, where a server at half its core in the closed loops tells the same.

@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from tests.bench import cache_costs, cache_speed, lateness, memory, report, scaling
+from tests.bench import cache_costs, cache_speed, channel_figures, channel_speed, lateness, memory, report, scaling
 from tests.bench.figures import Figure, Turn
 from tests.bench.rig import Rig
 from tests.bench.throughput import Accept, BareClient, Baseline, Deliveries, Pipeline, Scenario
 
-NAMES = ("accept", "pipeline", "deliveries", "memory", "lateness", "scaling", "idle", "cache", "baseline")
+NAMES = ("accept", "pipeline", "deliveries", "memory", "lateness", "scaling", "idle", "cache", "channels", "baseline")
 COMPARED = NAMES[:3]
 TURNS = 5
 TURN_S = 2.5
@@ -71,6 +71,36 @@ async def cached(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figur
     return [*cache_speed.figures(taken), *parts], troubles
 
 
+async def channelled(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figure], list[str]]:
+    """Take turns between the channels and what they are compared with: as fast as it goes, then at half that pace."""
+    async with Rig() as rig:
+        found = await channel_speed.targets(rig)
+        for words in channel_speed.left_out(found):
+            say(words)
+        loops = channel_speed.fan_outs(rig, found, smoke=smoke)
+        taken, troubles = await in_turns(await opened(loops), seconds, turns)
+        rate = channel_speed.half_rate(taken, smoke=smoke)
+        calm = channel_speed.paced(rig, found, rate, smoke=smoke)
+        paced, more = await in_turns(await opened(calm), seconds * channel_speed.PACED_TURNS, turns)
+    figures = [
+        *channel_figures.speeds(taken),
+        *channel_figures.latencies(paced, calm, rate),
+        *channel_figures.stall(paced, calm),
+    ]
+    if channel_speed.NODE in found:
+        say("channels: idle connections")
+        async with Rig() as rig:
+            figures += await channel_speed.idle(rig, smoke=smoke)
+    return figures, troubles + more
+
+
+async def opened(loops: Mapping[str, channel_speed.FanOut]) -> Mapping[str, Scenario]:
+    """All of them, warm."""
+    for loop in loops.values():
+        await loop.open()
+    return loops
+
+
 async def in_turns(
     scenarios: Mapping[str, Scenario], seconds: float, turns: int
 ) -> tuple[dict[str, list[Turn]], list[str]]:
@@ -112,6 +142,9 @@ async def run(names: Sequence[str], seconds: float, *, smoke: bool) -> tuple[lis
     if "cache" in names:
         found = await cached(SMOKE_CACHE_TURN_S if smoke else seconds, 1 if smoke else TURNS, smoke=smoke)
         figures, troubles = figures + found[0], troubles + [f"cache, {what}" for what in found[1]]
+    if "channels" in names:
+        found = await channelled(seconds, 1 if smoke else TURNS, smoke=smoke)
+        figures, troubles = figures + found[0], troubles + [f"channels, {what}" for what in found[1]]
     return figures, troubles
 
 

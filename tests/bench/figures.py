@@ -21,6 +21,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     answer_bytes: int = 0
     checked: int = 0
     hits: int = 0
+    frames_per_read: float = 0.0
     troubles: tuple[str, ...] = ()
 
     @property

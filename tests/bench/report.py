@@ -61,6 +61,8 @@ def cost(turns: Sequence[Turn]) -> str:
         words.append(f"store {store:.{1 if store < FEW_US else 0}f} µs each")
     if any(turn.generator_busy for turn in turns):
         words.append(f"generator {spread([turn.generator_busy for turn in turns]).middle:.0%} busy")
+    if any(turn.frames_per_read for turn in turns):
+        words.append(f"{spread([turn.frames_per_read for turn in turns]).middle:.1f} frames a read")
     if any(turn.p99_ms for turn in turns):
         p50, p99 = (spread([getattr(turn, name) for turn in turns]).middle for name in ("p50_ms", "p99_ms"))
         words.append(f"p50 {p50:.1f} ms, p99 {p99:.1f} ms")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench_main
-from tests.bench import cache_speed, webdis
+from tests.bench import cache_speed, channel_speed, nchan, webdis
 from tests.support.child import Child
 from tests.support.until import until
 
@@ -29,6 +29,15 @@ CACHE_FIGURES = (
     "PUT ÷ do-nothing POST",
     "near cache's own get: CPU",
     "group-committed set, callers: 256: CPU",
+)
+CHANNEL_FIGURES = (
+    "bare transports, one a tick: deliveries per CPU-second",
+    "bare transports, 10 a tick: deliveries per CPU-second",
+    "bare transports: publish → receive, p99",
+)
+NCHAN_FIGURES = (
+    "nchan (C, 1 process), one a tick: deliveries per CPU-second",
+    "nchan (C, 1 process): publish → receive, p99",
 )
 WEBDIS_FIGURES = (
     "hot batch get of 100 ÷ webdis MGET of 100",
@@ -49,7 +58,7 @@ async def printed_by(log: Path, names: Sequence[str], within_s: float) -> str:
 @pytest.mark.timeout(120)
 async def test_every_figure_is_measured_and_every_message_found_again(tmp_path: Path) -> None:
     """A smoke run prints all figures that are asked for and has no trouble to report; their values are not judged."""
-    names = [name for name in bench_main.NAMES if name != "cache"]
+    names = [name for name in bench_main.NAMES if name not in ("cache", "channels")]
 
     printed = await printed_by(tmp_path / "bench", names, 100)
 
@@ -66,3 +75,15 @@ async def test_the_cache_s_figures_are_measured_and_its_answers_are_right(tmp_pa
         assert os.environ.get("CI") != "true", "webdis is not installed, and CI must measure beside it"
         pytest.skip(cache_speed.NO_WEBDIS)
     assert [name for name in WEBDIS_FIGURES if name not in printed] == []
+
+
+@pytest.mark.timeout(60)
+async def test_the_channels_figures_are_measured_and_every_subscriber_gets_everything(tmp_path: Path) -> None:
+    """The same for the channels. What nchan does beside them is looked at where it is installed, and always in CI."""
+    printed = await printed_by(tmp_path / "bench", ["channels"], 50)
+
+    assert [name for name in CHANNEL_FIGURES if name not in printed] == []
+    if nchan.binary() is None:
+        assert os.environ.get("CI") != "true", "nchan is not installed, and CI must measure beside it"
+        pytest.skip(channel_speed.NO_NCHAN)
+    assert [name for name in NCHAN_FIGURES if name not in printed] == []

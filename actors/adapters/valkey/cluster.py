@@ -232,6 +232,7 @@ class Cluster(Generic[S]):
                 self._start(address, group)
         self._slots = [None if address is None else self._shards[address] for address in masters]
         self._covered = all(self._slots[slot] is not None for slot in (HOME_SLOT, *SLOTS))
+        self._maker.arranged()
 
     def _dial_to(self, address: Address) -> Callable[[], AbstractConnection]:
         return lambda: self._dialler.dial(address)

@@ -17,7 +17,19 @@ FORMAT = 2
 """Of the stored data. A node refuses a store that holds another."""
 
 PREFIXES = tuple(f"{RESERVED_PREFIX}{{{partition:02x}}}:" for partition in range(PARTITIONS))
+AWAKE_CHANNEL = f"{RESERVED_PREFIX}awake"
+"""The Redis channel on which every ear hears that somebody listens to one of the router's own channels."""
 OWNERS = tuple(f"{prefix}own" for prefix in PREFIXES)
+
+
+def side_channel(partition: int, kid: str) -> str:
+    """The Redis channel on which nodes hear, beside the plain one, what they must know of a channel's messages."""
+    return f"{PREFIXES[partition]}ch:{kid}"
+
+
+def probe_channel(partition: int, kid: str) -> str:
+    """The plain Redis channel of a node's own on which it proves that it hears."""
+    return f"{PREFIXES[partition]}probe:{kid}"
 
 
 def done_once(tag: str, digest: str) -> str:

@@ -60,9 +60,11 @@ class Lane:
 
     def call(self, *command: Any) -> asyncio.Future[Any]:
         """Send a command; the future gives its raw reply. Raises StoreAway at once while the connection is down."""
-        if self._wire is None or self._wire.ended.done():
-            raise StoreAway(self.why_down)
-        return self._wire.send(command)
+        return self._open_wire().send(command)
+
+    def tell(self, *command: Any) -> None:
+        """Send a command that has no reply. Raises StoreAway at once while the connection is down."""
+        self._open_wire().tell(command)
 
     @property
     def refusal(self) -> str:
@@ -100,6 +102,11 @@ class Lane:
                 await self._serve(connection)
             finally:
                 await connection.disconnect(nowait=True)
+
+    def _open_wire(self) -> Wire:
+        if self._wire is None or self._wire.ended.done():
+            raise StoreAway(self.why_down)
+        return self._wire
 
     async def _open(self) -> AbstractConnection:
         if self.ready is not None:

@@ -118,7 +118,8 @@ S = TypeVar("S", bound=Shard)
 
 class ShardMaker(Struct, Generic[S], frozen=True):
     """Makes the shards of one store, with the partitions each holds and whether it is the home. `name` begins what the
-    services are called that keep their lanes running."""
+    services are called that keep their lanes running. `arranged` is told whenever other shards hold something."""
 
     name: str
     make: Callable[[Connect, frozenset[int], bool], S]
+    arranged: Callable[[], None] = lambda: None

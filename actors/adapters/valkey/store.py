@@ -13,6 +13,7 @@ from msgspec import Struct
 from redis.asyncio.connection import AbstractConnection
 
 from actors.adapters.valkey.batches import ValkeyBatches
+from actors.adapters.valkey.channel_ear import ValkeyEar
 from actors.adapters.valkey.deliveries import Kept, ValkeyDeliveries
 from actors.adapters.valkey.dialling import StoreUrl
 from actors.adapters.valkey.greeting import Greeter, Hooks, Server
@@ -24,7 +25,8 @@ from actors.adapters.valkey.partitions import ValkeyPartitions
 from actors.adapters.valkey.records import ValkeyRecords
 from actors.adapters.valkey.replay import Replay
 from actors.adapters.valkey.scripts import load_all
-from actors.adapters.valkey.shard import Connect, Shard, ShardMaker
+from actors.adapters.valkey.shard import Connect, ShardMaker
+from actors.adapters.valkey.store_shard import StoreShard
 from actors.adapters.valkey.topology import Service, Speaker
 
 LOOK_S = 0.01
@@ -50,7 +52,8 @@ class ValkeyStore(Hooks):
         url = StoreUrl.read(options.url)
         replay = Replay(self._scripts, options.window_ms, apart=url.kind == "cluster")
         self._greeter = Greeter(self, self._identity, self._scripts, replay)
-        maker = ShardMaker("store", partial(self._shard, jitter))
+        self.ear = ValkeyEar(lambda partition: self._topology.of(partition).ear)
+        maker = ShardMaker("store", partial(self._shard, jitter), self.ear.rearranged)
         self._topology = laid_out(url, options.client_name, maker, self._scripts, jitter)
         self._greeter.shut = self._shut
         runner = self._topology.runner
@@ -154,5 +157,7 @@ class ValkeyStore(Hooks):
         """A connection, not made yet, to some server. Raises redis-py's ConnectionError when none is known."""
         return self._topology.connect()
 
-    def _shard(self, jitter: Callable[[], float], connect: Connect, partitions: frozenset[int], home: bool) -> Shard:
-        return Shard(connect, self._greeter, jitter, partitions, home)
+    def _shard(
+        self, jitter: Callable[[], float], connect: Connect, partitions: frozenset[int], home: bool
+    ) -> StoreShard:
+        return StoreShard(connect, self._greeter, jitter, partitions, home, self.ear.hooks)

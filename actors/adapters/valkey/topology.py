@@ -59,6 +59,10 @@ class Topology(Protocol[S_co]):
         """The partitions that cannot be reached now."""
         ...
 
+    def of(self, partition: int) -> S_co:
+        """The server that has the partition."""
+        ...
+
     def of_key(self, key: str) -> S_co:
         """The server that has the key."""
         ...
@@ -107,6 +111,10 @@ class OneServer(Generic[S]):
     def away(self) -> Collection[int]:
         """All partitions or none."""
         return NONE if self.home.up else ALL
+
+    def of(self, _partition: int) -> S:
+        """It has all."""
+        return self.home
 
     def of_key(self, _key: str) -> S:
         """It has all."""

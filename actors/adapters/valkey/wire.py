@@ -74,15 +74,19 @@ class Wire(asyncio.Protocol):
 
     def send(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
         """Send a command at the end of this tick; the future gives its raw reply."""
-        if not self._out:
-            self._loop.call_soon(self._write)
-        self._out.append(pack_command(command))
+        self.tell(command)
         reply: asyncio.Future[Any] = self._loop.create_future()
         deadline = self._loop.time() + REPLY_DEADLINE_S
         self._waiting.append((deadline, reply))
         if self._watchdog is None:
             self._watchdog = self._loop.call_at(deadline, self._check_deadline)
         return reply
+
+    def tell(self, command: tuple[Any, ...]) -> None:
+        """Send a command that has no reply, as those that change what the server pushes, at the end of this tick."""
+        if not self._out:
+            self._loop.call_soon(self._write)
+        self._out.append(pack_command(command))
 
     def data_received(self, data: bytes) -> None:
         """Hand every whole reply to the caller whose turn it is."""

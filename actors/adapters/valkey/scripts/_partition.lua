@@ -13,6 +13,12 @@
 --   q:<kid>     LIST  deliveries of a key that are neither delivered nor dead, oldest first; only the head may start
 --   ready busy  ZSET  delivery -> ms it may be claimed from / was claimed at
 --   live done dead ZSET delivery -> ms created / settled / died; the lists of the API
+--   c:<kid>     HASH  the head of a channel's stream: e epoch, s top offset
+--   h:<kid>     STREAM its messages as <offset>-0: i id, d data; exactly as many as are kept
+--   p:<hash>    STRING a message that is published once: its epoch and offset
+--   f:<kid>:<mark> STRING how many messages of other Redis clients, counted from the mark, have offsets
+--   w:<incarnation> HASH kid -> people who listen on a node
+--   a:<kid>     STRING a channel of the router's own is awake
 
 local function clock_us()
   local t = redis.call('TIME')

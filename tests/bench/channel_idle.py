@@ -1,0 +1,56 @@
+"""Subscribers that wait, a process of its own: `python -m tests.bench.channel_idle SPEC_AS_JSON`.
+
+Weighs the server before they come, and when all of them are there and nothing has happened for a second.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+
+import msgspec
+from msgspec import Struct
+
+from tests.bench.channel_streams import allow_files, subscribers
+from tests.bench.readings import resident_bytes
+
+WARM_CONNECTIONS = 200
+SETTLE_S = 1.0
+
+
+class IdleSpec(Struct, frozen=True, kw_only=True):
+    """So many connections to one channel of the server with that pid."""
+
+    port: int
+    pid: int
+    connections: int
+
+
+class IdleResult(Struct, frozen=True, kw_only=True):
+    """Resident bytes of the server without them and with them."""
+
+    before: int
+    after: int
+
+
+def weigh(spec: IdleSpec) -> IdleResult:
+    """A server that has had visitors, then one that has them all."""
+    allow_files(spec.connections)
+    for connection, _ in list(subscribers(spec.port, "warm", min(WARM_CONNECTIONS, spec.connections), 1)):
+        connection.close()
+    before = settled(spec.pid)
+    opened = list(subscribers(spec.port, "idle", spec.connections, 1))
+    after = settled(spec.pid)
+    for connection, _ in opened:
+        connection.close()
+    return IdleResult(before=before, after=after)
+
+
+def settled(pid: int) -> int:
+    """What it weighs a second from now."""
+    select.select([], [], [], SETTLE_S)
+    return resident_bytes(pid)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(msgspec.json.encode(weigh(msgspec.json.decode(sys.argv[1], type=IdleSpec))))
