@@ -136,6 +136,11 @@ class Channels:
         """The names of channels that may have subscribers, sorted. Raises StoreAway."""
         return sorted(await self._store.active(pattern))
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody listens here."""
+        return not self._topics
+
     async def drained(self) -> None:
         """Wait until every message has its answer."""
         await self.publishing.drained()
@@ -146,6 +151,7 @@ class Channels:
         """From now on everything is heard."""
         for name in names:
             if topic := self._topics.get(name):
+                topic.foreign.unheard()  # a mark that is known now may be one of before an interruption
                 topic.tell(Listening())
                 topic.foreign.go_on()
 
@@ -184,9 +190,15 @@ class Channels:
         self.events.woken(name)
 
     def opened(self) -> None:
-        """An ear has opened. Its server may be another run, which has lost something."""
+        """An ear has opened."""
         self.events.opened()
-        self.publishing.check_recent()
+
+    def unverified(self) -> Sequence[Recall]:
+        """What must be asked of a store that came back, before anybody uses it: whether it still has what was published
+        and heard here lately. It begins new epochs where it has not."""
+        for topic in self._topics.values():
+            self._remember(topic)
+        return self.publishing.unverified()
 
     # Topics.
 
@@ -208,7 +220,16 @@ class Channels:
             del self._topics[name]
             self._meters.channels_listened.set(len(self._topics))
             self._ear.leave(topic.channel)
+            self._remember(topic)
             self.events.left(name)
+
+    def _remember(self, topic: Topic) -> None:
+        """What was heard must still be there when the store comes back, also if nobody listens any more."""
+        at, known = topic.stream.at, self.publishing.stands(topic.channel.name)
+        if at is None or not topic.stream.last_id:
+            return
+        if known is None or known.epoch != at.epoch or known.offset < at.offset:
+            self.publishing.remember(topic.channel, at, topic.stream.last_id)
 
     def _places(self, names: Sequence[str]) -> Places:
         found = [(name, self._topics[name].stream.at) for name in names if name in self._topics]

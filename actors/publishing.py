@@ -25,7 +25,7 @@ from actors.channel_ports import (
 )
 from actors.committer import Committer
 from actors.core.ids import MESSAGE_PREFIX
-from actors.ports import Overloaded, StoreAway
+from actors.ports import StoreAway
 from actors.runtime.clock import Clock
 from actors.runtime.supervisor import Supervisor
 
@@ -95,32 +95,38 @@ class Publishing:
         )
         return lambda answer: self._joins.submit(recall, OVERHEAD_BYTES, answer)
 
-    def check_recent(self) -> int:
-        """Have the store look whether it still has what this node published lately; gives how many channels."""
-        now = self._clock.monotonic()
-        recent = [each for each in self._recent.values() if now - each.at <= RECENT_S]
-        for each in recent:
-            try:
-                self.join(each.channel, each.position, each.id, (1, 1))(_unheeded)
-            except Overloaded:
-                break  # whoever listens looks by himself
-        return len(recent)
+    def stands(self, name: str) -> Position | None:
+        """Where a channel stood when it was last remembered, if that is not long ago."""
+        recent = self._recent.get(name)
+        return None if recent is None else recent.position
+
+    def unverified(self) -> list[Recall]:
+        """Questions that have a store which came back look whether it still has what this node published lately."""
+        self._tidy(self._clock.monotonic())
+        return [self.verifying(each.channel, each.position, each.id) for each in self._recent.values()]
+
+    def remember(self, channel: ChannelName, position: Position, last_id: str) -> None:
+        """This is where a channel stands, and must still stand when its store comes back."""
+        self._recent.pop(channel.name, None)
+        self._recent[channel.name] = Recent(channel, position, last_id, self._clock.monotonic())
+        self._tidy(self._clock.monotonic())
+
+    def verifying(self, channel: ChannelName, position: Position, last_id: str) -> Recall:
+        """A question that has the store look whether it still has what stood there."""
+        mark = self._new_mark()
+        return Recall(channel=channel, since=position, limit=1, bytes_max=1, mark=mark, last_id=last_id)
 
     async def drained(self) -> None:
         """Wait until every message has its answer."""
         await self._publishes.drained()
 
     def _committed(self, requests: Sequence[Publish], answers: Sequence[Published | StoreAway]) -> None:
-        now = self._clock.monotonic()
         fresh = 0
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Published) and not answer.again:
                 fresh += 1
-                name = request.channel.name
-                self._recent.pop(name, None)
-                self._recent[name] = Recent(request.channel, answer.position, request.id, now)
+                self.remember(request.channel, answer.position, request.id)
         self._meters.channel_publications.inc(fresh)
-        self._tidy(now)
 
     def _tidy(self, now: float) -> None:
         while self._recent:

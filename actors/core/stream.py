@@ -37,11 +37,13 @@ class Publication(Struct, frozen=True, gc=False):
 
 class Recalled(Struct, frozen=True, gc=False):
     """Where the stream stands (`top`; epoch "" when it has never been used), and what it still has after `since`, if
-    that is of the same epoch. `more`: bounds cut it short."""
+    that is of the same epoch. `more`: bounds cut it short. `top_id` is the id of the newest message, "" when it is
+    gone, or nobody asked with a mark."""
 
     top: Position
     publications: tuple[Publication, ...]
     more: bool
+    top_id: str = ""
 
 
 class Listening(Struct, frozen=True):
@@ -167,7 +169,7 @@ def _answered(stream: Stream, recalled: Recalled) -> tuple[Stream, tuple[Effect,
     effects: tuple[Effect, ...] = ()
     at, last_id = stream.at, stream.last_id
     if at is None:
-        at, last_id = recalled.top, ""
+        at, last_id = recalled.top, recalled.top_id
     elif continues(at, recalled):
         if recalled.publications:
             effects = (Deliver(at.epoch, recalled.publications),)
@@ -176,7 +178,7 @@ def _answered(stream: Stream, recalled: Recalled) -> tuple[Stream, tuple[Effect,
             following, asks = _ask(replace(stream, at=at, last_id=last_id))
             return replace(following, held=stream.held, overfull=stream.overfull), effects + asks
     else:
-        at, last_id = recalled.top, ""
+        at, last_id = recalled.top, recalled.top_id
         effects = (Lost(at),)
     live = replace(stream, phase="live", at=at, last_id=last_id, held=(), overfull=False)
     following, rest = _go_on(live, stream.held)
