@@ -53,8 +53,10 @@ def latencies(turns: Turns, loops: Mapping[str, FanOut], rate: float) -> Iterato
             results = loops[key].results
             worst = max(result.max_ms for result in results)
             others = spread(loops[key].of_others).middle
+            waited = spread([result.waited for result in results]).middle
             detail = (
-                f"{rate:,.0f} messages/s; {cost(taken)}, max {worst:.1f} ms; {others:.0%} of its core went to others"
+                f"{rate:,.0f} messages/s; {cost(taken)}, max {worst:.1f} ms; {others:.0%} of its core went to others, "
+                f"and {waited:.0%} of the time its subscribers stood ready without one"
             )
             asked = (p99.middle <= P99_ASKED_MS, f"≤ {P99_ASKED_MS:.0f} ms") if name == NODE else None
             yield judged(f"{name}: publish → receive, p99", f"{p99.of('.1f')} ms", asked, detail)

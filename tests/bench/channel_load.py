@@ -7,6 +7,7 @@ message at a time at a fixed pace, and a message's latency counts from when it w
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 from collections import deque
@@ -22,7 +23,7 @@ from tests.bench.channel_frames import Kind, complaints, publication
 from tests.bench.channel_streams import Ended, Reader, Stream, allow_files, subscribers
 from tests.bench.figures import percentile
 from tests.bench.load import Broken, Connection, receive
-from tests.bench.readings import cpu_s, resident_bytes
+from tests.bench.readings import RunQueue, cpu_s, resident_bytes
 
 SILENCE_S = 10.0
 EVENTS_MAX = 64
@@ -53,8 +54,9 @@ class FanSpec(Struct, frozen=True, kw_only=True):
 
 
 class FanResult(Struct, kw_only=True):
-    """`deliveries` and `cpu` (seconds, by name) belong to the window of `seconds`. `resident` bytes of the server: at
-    the start and at most. `ended`: how the flooded subscriber's connection did, if it did."""
+    """`deliveries` and `cpu` (seconds, by name) belong to the window of `seconds`; `waited`: the share of it in which
+    this process stood ready without a core. `resident` bytes of the server: at the start and at most. `ended`: how the
+    flooded subscriber's connection did, if it did."""
 
     deliveries: int = 0
     seconds: float = 0.0
@@ -65,6 +67,7 @@ class FanResult(Struct, kw_only=True):
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     max_ms: float = 0.0
+    waited: float = 0.0
     resident: tuple[int, int] = (0, 0)
     ended: str = ""
     troubles: list[str] = []
@@ -237,6 +240,8 @@ class Window:
         self._resident = self._heaviest = self._weight()
         self._cpu = {name: cpu_s(pid) for name, pid in spec.pids.items()}
         self._own_cpu = process_time()
+        self._queue = RunQueue(os.getpid())
+        self._waited_s = self._queue.waited_s()
         self.began = monotonic()
         self.ends_at = self.began + spec.seconds
 
@@ -250,6 +255,8 @@ class Window:
         result.seconds = monotonic() - self.began
         result.cpu = {name: cpu_s(pid) - self._cpu[name] for name, pid in self._spec.pids.items()}
         result.generator_busy = (process_time() - self._own_cpu) / result.seconds
+        result.waited = (self._queue.waited_s() - self._waited_s) / result.seconds
+        self._queue.close()
         result.deliveries = self._reader.frames - self._frames
         result.frames_per_read = result.deliveries / max(1, self._reader.reads - self._reads)
         result.frame_bytes = self._reader.frame_bytes
