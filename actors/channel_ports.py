@@ -73,9 +73,9 @@ class Recall(Struct, frozen=True, gc=False, kw_only=True):
     more than `limit` messages nor much more than `bytes_max`.
 
     `mark`, when it is not "", is also put into what all ears of the channel hear, and the stream is given an epoch if
-    it has none. `last_id` is the id that the reader knows at `since`: when the stream does not reach there any more, or
-    holds another message there, the store has lost something and begins a new epoch. Only a node's own position may be
-    trusted so far: `last_id` needs a `mark`.
+    it has none. `last_id` is the id that the reader knows at `since`: when the stream does not reach there any more,
+    holds another message there, or is of an earlier epoch (epochs sort by when they began), the store has lost
+    something and begins a new epoch. Only a node's own position may be trusted so far: `last_id` needs a `mark`.
     """
 
     channel: ChannelName

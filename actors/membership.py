@@ -70,6 +70,15 @@ class Membership:
         """The nodes that live, this one among them."""
         return self._view.alive
 
+    def others(self) -> Sequence[str]:
+        """The incarnations of all nodes that live but this one."""
+        view = self._view
+        return [
+            of.record.incarnation
+            for node, of in view.seen.items()
+            if node in view.alive and node != self._identity.node
+        ]
+
     def stable_s(self) -> float:
         """For how long nobody has come or gone, in seconds of this node's boot time."""
         return self._clock.boottime() - self._view.changed_at

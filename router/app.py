@@ -54,6 +54,10 @@ class Node(Parts):
         for name, run in self.cache_store.services():
             self.supervisor.service(name, run)
         self.supervisor.service("cache", self.cache.run)
+        for name, run in self.channel_store.services():
+            self.supervisor.service(name, run)
+        self.supervisor.service("audience", self.channels.audience.run)
+        self.supervisor.service("events", self.channels.events.run)
         await self._store_reached()
         await self._cache_reached()
         await self.http.start()
@@ -94,6 +98,7 @@ class Node(Parts):
                 await self.forwarding.appends.drained()
                 await self.buffers.drained()
                 await self.cache.drained()
+                await self.channels.drained()
         except TimeoutError:
             self.log.warning("commit queue not empty at the end")
         await asyncio.wait([draining], timeout=DELIVERIES_DRAIN_S + REQUESTS_DRAIN_S)

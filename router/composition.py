@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
+from itertools import count
 from socket import gethostname
 
 import msgspec
@@ -20,6 +21,7 @@ from actors.adapters.peers.links import PeerLinks
 from actors.adapters.peers.listener import PeerListener
 from actors.adapters.valkey.bell import ValkeyBell
 from actors.adapters.valkey.cache_store import CacheOptions, ValkeyCache
+from actors.adapters.valkey.channel_store import ChannelOptions, ValkeyChannels
 from actors.adapters.valkey.deliveries import Kept
 from actors.adapters.valkey.echo import Echo
 from actors.adapters.valkey.keys import RESERVED_PREFIX
@@ -28,6 +30,7 @@ from actors.attempt import Attempts, DeliveryRules, Tools
 from actors.buffers import Buffers
 from actors.cache import Cache, CacheRules
 from actors.cache_walks import CacheWalks
+from actors.channels import Channels, ChannelTools
 from actors.core.addresses import Guard
 from actors.core.cache_names import CacheNames
 from actors.core.ids import IdSource
@@ -48,6 +51,7 @@ from router.__about__ import __version__
 from router.api import buffers as buffer_api
 from router.api import cache as cache_api
 from router.api import cache_batches, cache_durations, cache_seconds
+from router.api import channels as channel_api
 from router.api import deliveries as delivery_api
 from router.api import monitoring as monitoring_api
 from router.api import operations as operations_api
@@ -71,6 +75,7 @@ ABOUT = About(
         buffer_api.TAG: "Messages and the batches they wait in.",
         delivery_api.TAG: "Closed batches on their way to their webhooks.",
         cache_api.TAG: cache_api.ABOUT,
+        channel_api.TAG: channel_api.ABOUT,
         operations_api.TAG: "The node itself.",
     },
 )
@@ -102,6 +107,7 @@ class Parts:
         self._make_actors(wrap_egress(self.http))
         self._make_nodes()
         self._make_cache(settings.cache_url or store_url)
+        self._make_channels()
         self._join(on_fatal)
         self.status = Status(
             settings, self.store, self.cache_store, self.ownership, lambda: self.echo.age_s(self.clock.monotonic())
@@ -129,6 +135,7 @@ class Parts:
         cache_seconds.register(app, cache_seconds.SecondsRoutes(entries, idempotency))
         cache_batches.register(app, cache_batches.BatchRoutes(entries, idempotency))
         cache_durations.register(app, cache_durations.DurationRoutes(entries))
+        channel_api.register(app, channel_api.ChannelRoutes(self.channels, idempotency, self.settings.queue_channel))
         stats_api.register(app, stats_api.StatsRoutes(self.cache_store))
 
     def _make_actors(self, egress: Egress) -> None:
@@ -152,9 +159,8 @@ class Parts:
         """What it has to do with the other nodes."""
         settings, store, clock = self.settings, self.store, self.clock
         node = settings.node_id
-        self.membership = Membership(
-            _identity(settings), store.membership, self.ownership, clock, self.metrics, self.log
-        )
+        self.identity = _identity(settings)
+        self.membership = Membership(self.identity, store.membership, self.ownership, clock, self.metrics, self.log)
         self.bell = ValkeyBell(store.speaker.call, self.metrics.rings)
         self.echo = Echo.of(store, node, clock.monotonic, random.random)
         self.links = PeerLinks(
@@ -188,6 +194,28 @@ class Parts:
         self.cache_store.on_invalidated = self.cache.on_invalidated
         if settings.cache_url is None:
             self.cache_store.unfit = lambda: self.store.unfit
+
+    def _make_channels(self) -> None:
+        """Channels: their streams are in the store, whatever the cache is on."""
+        options = ChannelOptions(
+            history_size=self.settings.channel_history_size,
+            history_ms=round(self.settings.channel_history_ttl_s * 1000),
+            once_ms=round(self.settings.idempotency_ttl_s * 1000),
+            incarnation=self.identity.incarnation,
+        )
+        marks = count(1)
+        tools = ChannelTools(
+            supervisor=self.supervisor,
+            clock=self.clock,
+            meters=self.metrics,
+            new_id=self.ids.message_id,
+            new_mark=lambda: f"{self.identity.incarnation}-{next(marks)}",
+            awake_s=self.settings.channel_history_ttl_s,
+        )
+        self.channel_store = ValkeyChannels.of(self.store, options, self.clock.monotonic, os.urandom)
+        self.channels = Channels(self.channel_store, self.channel_store.ear, tools)
+        self.channel_store.hears = self.channels
+        self.channel_store.others = self.membership.others
 
     def _join(self, on_fatal: Callable[[str], None]) -> None:
         self.buffers.make_delivery_id = self.ids.delivery_id

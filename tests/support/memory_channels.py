@@ -77,7 +77,7 @@ class ChannelServer:
         """A channel's stream, begun if there is none."""
         if name not in self.streams:
             self._epochs += 1
-            self.streams[name] = Stream(f"e{self._epochs}")
+            self.streams[name] = Stream(f"e{self._epochs:04}")
         return self.streams[name]
 
     def publish(self, name: str, message_id: str, data: bytes) -> Position:
@@ -104,7 +104,7 @@ class ChannelServer:
         name, since = recall.channel.name, recall.since
         if recall.mark:
             stream = self.stream(name)
-            if since is not None and since.epoch == stream.epoch and self._rolled_back(stream, since, recall.last_id):
+            if since is not None and recall.last_id and self._rolled_back(stream, since, recall.last_id):
                 self.forget(name)
             self.stream(name)
             self._tell(name, lambda hears: hears.marked(name, recall.mark))
@@ -151,8 +151,8 @@ class ChannelServer:
 
     @staticmethod
     def _rolled_back(stream: Stream, since: Position, last_id: str) -> bool:
-        if not last_id or not since.offset:
-            return False
+        if since.epoch != stream.epoch:
+            return since.epoch > stream.epoch
         there = [each for each in stream.kept if each.offset == since.offset]
         return stream.top < since.offset or any(each.id != last_id for each in there)
 
