@@ -216,6 +216,7 @@ class Parts:
         self.channels = Channels(self.channel_store, self.channel_store.ear, tools)
         self.channel_store.hears = self.channels
         self.channel_store.others = self.membership.others
+        self.channel_store.unverified = self.channels.unverified
 
     def _join(self, on_fatal: Callable[[str], None]) -> None:
         self.buffers.make_delivery_id = self.ids.delivery_id

@@ -30,7 +30,7 @@ REPORT_S = 6.0
 """Three reports: one that is late makes nobody vanish."""
 MARKED_BYTES_MAX = 4 * 1024 * 1024
 """What one call reads of all streams together, beyond one message of each: other requests wait behind it."""
-SEED_BYTES = 9
+SEED_BYTES = 6
 _FIELDS_PER_PUBLISHED = 5
 _FIELDS_PER_PUBLICATION = 3
 
@@ -104,13 +104,14 @@ def recall_arguments(recall: Recall) -> tuple[Any, ...]:
 
 
 def recalled(reply: Sequence[Any]) -> Recalled:
-    """`{epoch, top, more, {offset, id, data, …}}`."""
-    epoch, top, more, flat = reply
+    """`{epoch, top, more, {offset, id, data, …}}`, and of a mark also the newest message's id."""
+    epoch, top, more, flat, *newest = reply
     publications = [
         Publication(flat[at], flat[at + 1].decode(), flat[at + 2])
         for at in range(0, len(flat), _FIELDS_PER_PUBLICATION)
     ]
-    return Recalled(Position(epoch.decode(), top), tuple(publications), more == 1)
+    top_id = newest[0].decode() if newest else ""
+    return Recalled(Position(epoch.decode(), top), tuple(publications), more == 1, top_id)
 
 
 def attended_arguments(incarnations: Sequence[str], channels: Sequence[ChannelName]) -> list[Any]:

@@ -7,7 +7,8 @@ cold one. Owns no state but its options. Made from a ValkeyStore, whose lanes it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Any, Self
 
 from actors.adapters.valkey import channel_calls as calls
@@ -17,6 +18,7 @@ from actors.adapters.valkey.channel_ear import ValkeyEar
 from actors.adapters.valkey.channel_probe import ChannelProbe
 from actors.adapters.valkey.keys import OWNERS, side_channel
 from actors.adapters.valkey.runner import present
+from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.store import ValkeyStore
 from actors.adapters.valkey.store_shard import StoreShard
 from actors.adapters.valkey.topology import Service, Topology
@@ -59,6 +61,8 @@ class ValkeyChannels:
         self.ear: Ear = ear
         self.others: Callable[[], Sequence[str]] = lambda: ()
         """The incarnations of the other nodes that live; set once, by the composition root."""
+        self.unverified: Callable[[], Sequence[Recall]] = lambda: ()
+        """What a server that came back must be asked before anybody uses it; set once, by the composition root."""
 
     @classmethod
     def of(
@@ -71,7 +75,9 @@ class ValkeyChannels:
         """The channels of a store. `now` is the loop's clock."""
         topology = store._topology
         probe = ChannelProbe(lambda: topology.shards, store._scripts["publish"], options.incarnation, now)
-        return cls(topology, store.ear, options, probe, entropy)
+        channels = cls(topology, store.ear, options, probe, entropy)
+        store.verifying = partial(channels._verifying, store._scripts["mark"])
+        return channels
 
     @property
     def hears(self) -> Hears:
@@ -138,6 +144,17 @@ class ValkeyChannels:
 
     def _others(self) -> Sequence[str]:
         return self.others()
+
+    def _verifying(self, script: Script, partitions: Collection[int]) -> list[tuple[Any, ...]]:
+        """The commands that have a server look whether it still has what is known of the streams it holds."""
+        together: dict[int, list[Recall]] = {}
+        for recall in self.unverified():
+            if recall.partition in partitions:
+                together.setdefault(recall.partition, []).append(recall)
+        return [
+            ("EVALSHA", script.sha, 1, OWNERS[partition], *self._writes.mark.arguments(recalls))
+            for partition, recalls in together.items()
+        ]
 
     async def _read(self, recall: Recall) -> Recalled | StoreAway:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from msgspec import Struct
 from redis.asyncio.connection import AbstractConnection
@@ -25,6 +26,7 @@ from actors.core.partition import PARTITIONS
 from actors.ports import Entry, StoreAway
 
 VERSION_MIN = (7, 0)
+VERIFYING_COMMANDS = 64
 
 
 class Server(Struct, frozen=True):
@@ -47,6 +49,8 @@ class Hooks:
         """Told how many messages were appended again, and how many of them the server had lost."""
         self.on_unfit: Callable[[str], None] = lambda _reason: None
         """Told once why a store that was fit is so no more."""
+        self.verifying: Callable[[Collection[int]], Sequence[tuple[Any, ...]]] = lambda _partitions: ()
+        """Commands that a changed server runs before anybody uses it: they tell it what is known of its channels."""
         self.others: Callable[[], bool] = lambda: False
         """Whether other nodes live, which have acknowledged messages of their own."""
 
@@ -119,6 +123,9 @@ class Greeter:
     async def _bring_back(self, connection: AbstractConnection, run_id: str, partitions: Collection[int]) -> bool:
         changed = frozenset(partition for partition in partitions if self._runs[partition] not in (None, run_id))
         if changed:
+            commands = self._hooks.verifying(changed)
+            for at in range(0, len(commands), VERIFYING_COMMANDS):
+                await ask_all(connection, commands[at : at + VERIFYING_COMMANDS])
             lost = [entry for entry in self._hooks.unreplayed() if entry.partition in changed]
             added = await self._replay.run(connection, lost, self._hooks.others())
             self._hooks.on_replayed(len(lost), added)

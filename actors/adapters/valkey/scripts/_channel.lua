@@ -3,10 +3,18 @@
 local seed, size, history_ms, head_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local heads, begun = {}, 0
 
--- Begin an epoch: nothing of the one before is to be read any more, and offsets start again.
-local function begin(head)
+-- When an epoch began, in µs: epochs sort by it, so that a store which came back older can be told from a newer one.
+local function begun_at(epoch)
+  return epoch and tonumber(string.sub(epoch, 1, 16)) or 0
+end
+
+-- Begin an epoch, later than the one before and than `known`: nothing of the one before is to be read any more, and
+-- offsets start again.
+local function begin(head, known)
+  local t = redis.call('TIME')
+  local at = math.max(t[1] * 1000000 + t[2], begun_at(head.e) + 1, begun_at(known) + 1)
   begun = begun + 1
-  head.e, head.s = seed .. begun, 0
+  head.e, head.s = string.format('%016.0f', at) .. seed .. begun, 0
   redis.call('UNLINK', head.h)
   redis.call('HSET', head.c, 'e', head.e, 's', 0)
   redis.call('PEXPIRE', head.c, head_ms)
