@@ -98,6 +98,8 @@ class Attempts:
         self._work.on_committed = self._written
         self._releases = Committer("release", store.release, *committer)
         self.in_hand: dict[str, InHand] = {}
+        self.on_settled: Callable[[Claimed, Settle, Answered | Failed], None] = lambda _claimed, _settle, _outcome: None
+        """Told how each attempt ended; set once by the composition root."""
 
     async def run(self, ready: Ready, slot: asyncio.Semaphore, report: Report) -> Ready | None:
         """Try once; `slot` is held while the request is out. Gives the delivery of the same key that may start now,
@@ -251,6 +253,7 @@ class Attempts:
         )
         following = await self._record(settle)
         self._tell(settle, outcome)
+        self.on_settled(claimed, settle, outcome)
         return following
 
     async def _record(self, settle: Settle) -> Ready | None:

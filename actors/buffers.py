@@ -83,6 +83,10 @@ class Buffers:
         """Told of each message stored in a partition that another node owns; set once by the composition root."""
         self.on_stored: Callable[[Sequence[Entry], Sequence[int]], None] = lambda _entries, _received_us: None
         """Told of messages that were stored, and when (µs of the store's clock); set once by the composition root."""
+        self.on_opened: Callable[[Entry], None] = lambda _entry: None
+        """Told of each message that opened a batch; set once by the composition root."""
+        self.on_frozen: Callable[[ClosedBatch], None] = lambda _batch: None
+        """Told of each batch that this node closed; set once by the composition root."""
         self.make_delivery_id: Callable[[int], str] = lambda _partition: ""
         """Makes the id of a batch that closes now, from its partition; set once by the composition root."""
         self._shell = Shell(
@@ -212,13 +216,16 @@ class Buffers:
         """Count a batch of stored messages and remember them for a while, before anybody is told."""
         duplicates = 0
         received_us = []
-        for outcome in outcomes:
+        for entry, outcome in zip(entries, outcomes, strict=True):
             if isinstance(outcome, StoreAway):
                 continue
             received_us.append(outcome.received_us)
             if outcome.duplicate:
                 duplicates += 1
-            elif outcome.closed is not None:
+                continue
+            if outcome.size == 1:
+                self.on_opened(entry)
+            if outcome.closed is not None:
                 self._count_batch(outcome.closed)
         self._meters.accepted.inc(len(received_us) - duplicates)
         self._meters.duplicates.inc(duplicates)
@@ -230,6 +237,7 @@ class Buffers:
     def _count_batch(self, batch: ClosedBatch) -> None:
         self._meters.batches[batch.reason].inc()
         self._meters.batch_messages.observe(batch.size)
+        self.on_frozen(batch)
 
     def _close(self, buffer: Buffer, effect: AskClose) -> None:
         epoch = self._ownership.epoch(buffer.partition)

@@ -66,6 +66,8 @@ class Deliveries:
         self._jobs: set[asyncio.Task[None]] = set()
         self._orphans: set[str] = set()
         self._draining = False
+        self.on_discarded: Callable[[str], None] = lambda _delivery_id: None
+        """Told of each delivery that was given up on demand; set once by the composition root."""
 
     @property
     def running(self) -> int:
@@ -142,6 +144,7 @@ class Deliveries:
         outcome = self._changed(partition, await self._store.discard(self._claim(delivery_id, partition)))
         if isinstance(outcome, Next):
             self._meters.deliveries["discarded"].inc()
+            self.on_discarded(delivery_id)
         return outcome
 
     async def give_back_orphans(self, claimed: Sequence[str]) -> None:

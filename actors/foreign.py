@@ -68,8 +68,10 @@ class Foreign:
         """Count a message, and ask for its offset."""
         if not self._mark or len(message) > MESSAGE_BYTES_MAX:
             return
-        self._count += 1
         data = as_json(message)
+        if len(data) > MESSAGE_BYTES_MAX:  # a byte that is no text is six as JSON
+            return
+        self._count += 1
         self._pending.append(Heard(self._mark, self._count, self._new_id(), data))
         self._bytes += len(data)
         while len(self._pending) > PENDING_MAX or self._bytes > PENDING_BYTES_MAX:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -63,6 +63,8 @@ class Membership:
         self.leaving = False
         self.describe: Callable[[NodeRecord], NodeRecord] = lambda record: record
         """Fills in what a record says for people; set once by the composition root."""
+        self.on_noted: Callable[[str, Mapping[str, object]], None] = lambda _what, _fields: None
+        """Told what is noted of nodes; set once by the composition root."""
         self.on_replaced: Callable[[str], None] = lambda _reason: None
         """Told when another process uses this node's name; set once by the composition root."""
 
@@ -98,7 +100,8 @@ class Membership:
     def note(self, what: str, other: str = "", count: int = 0, detail: str = "") -> None:
         """Log what happened, and leave a line for the cluster's log with the next beat; lines that tell the same are
         one."""
-        fields = {"other": other, "count": count, "detail": detail}
+        fields: dict[str, object] = {"other": other, "count": count, "detail": detail}
+        self.on_noted(what, fields)
         tell = self._journal.warning if what in SERIOUS else self._journal.info
         tell(what, **{name: value for name, value in fields.items() if value})
         last = self._events[-1] if self._events else None

@@ -26,6 +26,7 @@ from actors.adapters.valkey.deliveries import Kept
 from actors.adapters.valkey.echo import Echo
 from actors.adapters.valkey.keys import RESERVED_PREFIX
 from actors.adapters.valkey.store import StoreOptions, ValkeyStore
+from actors.announcer import Announcer
 from actors.attempt import Attempts, DeliveryRules, Tools
 from actors.buffers import Buffers
 from actors.cache import Cache, CacheRules
@@ -110,7 +111,12 @@ class Parts:
         self._make_channels()
         self._join(on_fatal)
         self.status = Status(
-            settings, self.store, self.cache_store, self.ownership, lambda: self.echo.age_s(self.clock.monotonic())
+            settings,
+            self.store,
+            self.cache_store,
+            self.ownership,
+            echo_age_s=lambda: self.echo.age_s(self.clock.monotonic()),
+            ear_age_s=lambda: self.channel_store.age_s(self.clock.monotonic()),
         )
         self.edge = Edge(self.metrics, self.log, access_log=settings.log_level == "debug")
 
@@ -218,7 +224,16 @@ class Parts:
         self.channel_store.others = self.membership.others
         self.channel_store.unverified = self.channels.unverified
 
+    def _join_announcer(self) -> None:
+        announcer = Announcer(self.channels.events, self.settings.node_id, self.deliveries.get, self.supervisor)
+        self.buffers.on_opened = announcer.batch_opened
+        self.buffers.on_frozen = announcer.batch_closed
+        self.attempts.on_settled = announcer.settled
+        self.deliveries.on_discarded = announcer.discarded
+        self.membership.on_noted = announcer.node_noted
+
     def _join(self, on_fatal: Callable[[str], None]) -> None:
+        self._join_announcer()
         self.buffers.make_delivery_id = self.ids.delivery_id
         self.buffers.on_closed = self.deliveries.offer
         self.buffers.on_stored = self._stored

@@ -42,7 +42,8 @@ class CacheView(Protocol):
 
 
 class Status:
-    """Implements the operations' NodeStatus. `echo_age_s`: how long ago something published came back."""
+    """Implements the operations' NodeStatus. `echo_age_s`: how long ago something published came back; `ear_age_s`: the
+    same of a message that took the way of all channels."""
 
     def __init__(
         self,
@@ -51,12 +52,14 @@ class Status:
         cache: CacheView,
         ownership: Ownership,
         echo_age_s: Callable[[], float],
+        ear_age_s: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._cache = cache
         self._store = store
         self._ownership = ownership
         self._echo_age_s = echo_age_s
+        self._ear_age_s = ear_age_s
         self.port = settings.ports[0]
         self.started = False
         self.draining = False
@@ -100,6 +103,9 @@ class Status:
         echo_age_s = self._echo_age_s()
         if echo_age_s > ECHO_AGE_S_MAX:
             reasons.append(f"publish/subscribe does not echo ({echo_age_s:.0f} s)")
+        ear_age_s = self._ear_age_s()
+        if ear_age_s > ECHO_AGE_S_MAX:
+            reasons.append(f"what is published on channels is not heard ({ear_age_s:.0f} s)")
         server = self._store.server
         if server is not None and not self._settings.allow_unsafe_store:
             reasons.extend(f"{unsafe} (ALLOW_UNSAFE_STORE=yes accepts that)" for unsafe in server.unsafe)

@@ -13,7 +13,7 @@ from router.settings import load
 from router.status import Status
 
 
-def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
+def status_of(*, echo_age_s: float = 0.0, ear_age_s: float = 0.0, **changes: Any) -> Status:
     """A node that is ready but for `changes`."""
     parts = {"connected": True, "held": range(PARTITIONS), "started": True, "draining": False, "late": False, **changes}
     store: Any = SimpleNamespace(
@@ -26,7 +26,7 @@ def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
     ownership: Any = SimpleNamespace(held=lambda: parts["held"], beat_late=lambda: parts["late"])
     cache: Any = SimpleNamespace(connected=parts.get("cache", True))
     settings = load({"CACHE_REDIS_URL": parts.get("cache_url", "")}).settings
-    status = Status(settings, store, cache, ownership, lambda: echo_age_s)
+    status = Status(settings, store, cache, ownership, lambda: echo_age_s, lambda: ear_age_s)
     status.started, status.draining = parts["started"], parts["draining"]
     return status
 
@@ -46,6 +46,8 @@ def status_of(*, echo_age_s: float = 0.0, **changes: Any) -> Status:
         ({"late": True, "connected": False}, ["the store is away"]),
         ({"echo_age_s": 3.0}, []),
         ({"echo_age_s": 3.01}, ["publish/subscribe does not echo (3 s)"]),
+        ({"ear_age_s": 3.0}, []),
+        ({"ear_age_s": 4.2}, ["what is published on channels is not heard (4 s)"]),
         ({"echo_age_s": 12.6, "connected": False}, ["the store is away", "publish/subscribe does not echo (13 s)"]),
     ],
 )
