@@ -204,7 +204,7 @@ async def test_everybody_hears_a_mark_in_the_same_place(any_topology: Server) ->
             await node.listen(NAME)
         for number in range(20):
             await one.publish(NAME, b"%d" % number)
-            any_topology.command("PUBLISH", NAME, "x")
+            server_of(any_topology, NAME).command("PUBLISH", NAME, "x")
             await two.recall(NAME, mark=f"mark-{number}")
         await one.publish(NAME, b"last")
         for node in (one, two):

@@ -71,6 +71,9 @@ class ServerEar:
         """On this connection, told or on its way."""
         self._heard: dict[str, Subscription] = {}
         """Those of which the server has taken note."""
+        self._coming: dict[bytes, Hear] = {}
+        """By channel, whoever hears it from the moment in which the server takes note: what comes before is for whoever
+        left, and may be half of something."""
         self._by_channel: dict[bytes, Hear] = {}
         self._touched: dict[str, None] = {}
         """Names of which something is to be sent, in order."""
@@ -117,7 +120,7 @@ class ServerEar:
     def _ended(self) -> None:
         self.opened_at = None
         heard = self._told(self._heard)
-        for of_connection in (self._heard, self._subscribed, self._by_channel, self._touched):
+        for of_connection in (self._heard, self._subscribed, self._coming, self._by_channel, self._touched):
             of_connection.clear()
         if heard:
             self._hooks.hears.deaf(heard)
@@ -145,19 +148,18 @@ class ServerEar:
         for name in names:
             before, after = self._subscribed.pop(name, None), self._wanted.get(name)
             for channel in before.parts if before else ():
-                del self._by_channel[channel]
-            if after is None:
-                left += before.parts if before else ()
-                continue
-            joined += () if before else after.parts
-            self._subscribed[name] = after
-            self._by_channel.update(after.parts)
-            fresh.append(after)
+                self._coming.pop(channel, None)
+                self._by_channel.pop(channel, None)
+                left.append(channel)
+            if after is not None:
+                joined += after.parts
+                self._subscribed[name] = after
+                self._coming.update(after.parts)
+                fresh.append(after)
         if left:
             self.lane.tell("UNSUBSCRIBE", *left)
-        if joined:
-            self.lane.tell("SUBSCRIBE", *joined)
         if fresh:
+            self.lane.tell("SUBSCRIBE", *joined)
             noted = self.lane.call("PING")
             self._under_way += 1
             noted.add_done_callback(partial(self._noted, fresh))
@@ -185,6 +187,8 @@ class ServerEar:
             hear = self._by_channel.get(push[1])
             if hear is not None:
                 hear(push[2])
+        elif push[0] == b"subscribe" and (hear := self._coming.pop(push[1], None)):
+            self._by_channel[push[1]] = hear
 
     def _woken(self, message: bytes) -> None:
         name = message.decode(errors="replace")
