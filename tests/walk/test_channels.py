@@ -102,7 +102,7 @@ async def test_other_redis_clients_hear_the_plain_json(client: Client, channel: 
 
     async def gone() -> bool:
         listed = await client.call("GET", f"{CHANNELS}?pattern={quoted(pattern)}")
-        return listed.json["channels"] == []
+        return not listed.json["channels"]
 
     await until(gone, what="nobody listens")
 
