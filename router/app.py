@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from socket import socket
 
 from aiohttp import web
@@ -88,6 +89,7 @@ class Node(Parts):
         self.status.draining = True
         self.edge.draining = True
         leaving = self.supervisor.spawn("leave", self._leave())
+        emptying = self.supervisor.spawn("send listeners home", self._send_home())
         draining = self.supervisor.spawn("drain", self.deliveries.drain(DELIVERIES_DRAIN_S))
         for listener in self._sockets:
             listener.close()  # else the kernel would go on taking connections that nobody reads
@@ -102,8 +104,9 @@ class Node(Parts):
         except TimeoutError:
             self.log.warning("commit queue not empty at the end")
         await asyncio.wait([draining], timeout=DELIVERIES_DRAIN_S + REQUESTS_DRAIN_S)
-        await asyncio.wait([leaving], timeout=REQUESTS_DRAIN_S)
+        await asyncio.wait([leaving, emptying], timeout=REQUESTS_DRAIN_S)
         await self.listener.aclose()
+        await self.listeners.stop()
         await self.supervisor.stop()
         await self.http.aclose()
 
@@ -125,6 +128,12 @@ class Node(Parts):
                 await self.membership.leave()
         except (StoreAway, TimeoutError, NodeReplaced) as error:
             self.log.warning("partitions not given back", reason=str(error))
+
+    async def _send_home(self) -> None:
+        """Have those who listen here listen elsewhere."""
+        await self.realtime.drain()
+        with suppress(StoreAway):  # what this node has said of its listeners is forgotten soon
+            await self.channels.audience.leave()
 
     async def _store_reached(self) -> None:
         try:

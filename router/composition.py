@@ -63,6 +63,9 @@ from router.edge.idempotency import Idempotency
 from router.edge.metrics import Metrics
 from router.edge.openapi import About
 from router.idempotency_records import IdempotencyRecords
+from router.realtime import routes as realtime
+from router.realtime.hall import Realtime
+from router.realtime.limits import RealtimeLimits
 from router.settings import Settings
 from router.status import Status
 
@@ -99,6 +102,8 @@ class Parts:
         self.log: FilteringBoundLogger = logs.get("buzon")
         self.metrics = Metrics(__version__)
         self.supervisor = Supervisor(self.clock, self._report_crash, on_fatal)
+        self.listeners = Supervisor(self.clock, self._report_crash, on_fatal)
+        """Of what listeners want: however much that is, it takes no deliveries' place."""
         self.store = ValkeyStore(_store_options(settings, store_url), random.random)
         wrap_store(self.store)
         self.guard = guard_of(settings)
@@ -142,6 +147,7 @@ class Parts:
         cache_batches.register(app, cache_batches.BatchRoutes(entries, idempotency))
         cache_durations.register(app, cache_durations.DurationRoutes(entries))
         channel_api.register(app, channel_api.ChannelRoutes(self.channels, idempotency, self.settings.queue_channel))
+        realtime.register(app, self.realtime)
         stats_api.register(app, stats_api.StatsRoutes(self.cache_store))
 
     def _make_actors(self, egress: Egress) -> None:
@@ -211,7 +217,7 @@ class Parts:
         )
         marks = count(1)
         tools = ChannelTools(
-            supervisor=self.supervisor,
+            supervisor=self.listeners,
             clock=self.clock,
             meters=self.metrics,
             new_id=self.ids.message_id,
@@ -223,6 +229,9 @@ class Parts:
         self.channel_store.hears = self.channels
         self.channel_store.others = self.membership.others
         self.channel_store.unverified = self.channels.unverified
+        self.realtime = Realtime(
+            self.channels, self.listeners, self.clock, self.metrics, random.random, _realtime_limits(self.settings)
+        )
 
     def _join_announcer(self) -> None:
         announcer = Announcer(self.channels.events, self.settings.node_id, self.deliveries.get, self.supervisor)
@@ -317,6 +326,16 @@ def _store_options(settings: Settings, store_url: str) -> StoreOptions:
             delivered_ms=round(settings.delivered_ttl_s * 1000),
             dead_ms=round(settings.dead_ttl_s * 1000),
         ),
+    )
+
+
+def _realtime_limits(settings: Settings) -> RealtimeLimits:
+    return RealtimeLimits(
+        channels_max=settings.channels_per_connection,
+        message_bytes_max=settings.channel_message_bytes_max,
+        messages_per_s=settings.channel_commands_per_s,
+        connections_max=settings.connections_max,
+        connections_per_client_max=settings.connections_per_client,
     )
 
 
