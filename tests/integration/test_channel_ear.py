@@ -152,7 +152,7 @@ async def test_an_ear_on_a_replica_is_left(own_store: ValkeyServer) -> None:
         await node.listen(NAME)
         own_store.command("REPLICAOF", "127.0.0.1", 1)
         node.store.hot.drop("the test")
-        await until(lambda: ("deaf", NAME) in node.noted.told, what="its end")
+        await until(lambda: ("deaf", NAME) in node.noted.told, SOON_S, what="its end")
         own_store.command("REPLICAOF", "NO", "ONE")
         await again(node)
 

@@ -192,6 +192,7 @@ async def test_numbers_count_from_their_mark(any_topology: Server) -> None:
     async with node_on(any_topology) as node:
         await node.ingest(NAME, "one", 1, b"1", b"2")
         await node.ingest(NAME, "two", 1, b"3")
+        await node.ingest(NAME, "one", 1, b"1")
         await node.ingest(NAME, "one", 2, b"2")
         await node.ingest(NAME, "one", 3, b"4")
         assert data_of(await node.recall(NAME)) == [b"1", b"2", b"3", b"4"]
@@ -222,9 +223,19 @@ async def test_a_mark_begins_a_stream(any_topology: Server) -> None:
         assert joined.top.offset == 0
         (first,) = await node.publish(NAME, b"1")
         assert first.position == Position(joined.top.epoch, 1)
-        ttl_ms = server_of(any_topology, NAME).command("PTTL", key("c"))
-        assert isinstance(ttl_ms, int)
-        assert HEAD_MS_MIN - 60_000 < ttl_ms <= HEAD_MS_MIN
+
+
+async def test_a_head_is_kept_for_a_day_from_its_last_use(any_topology: Server) -> None:
+    """Whether somebody published or joined."""
+    at = server_of(any_topology, NAME)
+    async with node_on(any_topology) as node:
+        await node.publish(NAME, b"1")
+        for joins in (False, True):
+            at.command("PEXPIRE", key("c"), 60_000)
+            await (node.recall(NAME, mark="m") if joins else node.publish(NAME, b"2"))
+            ttl_ms = at.command("PTTL", key("c"))
+            assert isinstance(ttl_ms, int)
+            assert HEAD_MS_MIN - 60_000 < ttl_ms <= HEAD_MS_MIN
 
 
 async def test_a_look_writes_nothing(any_topology: Server) -> None:
@@ -268,6 +279,45 @@ async def test_a_store_that_lost_what_a_node_knows_begins_an_epoch(any_topology:
         assert following.position == Position(fresh.epoch, 1)
         beyond = await joined(Position(fresh.epoch, 2), "lost")
         assert beyond.epoch not in (epoch, fresh.epoch)
+
+
+async def test_a_store_of_an_earlier_epoch_begins_a_later_one(any_topology: Server) -> None:
+    """It was put back to where it was before: epochs sort by when they began, also when a clock was ahead."""
+    async with node_on(any_topology) as node:
+        (first,) = await node.publish(NAME, b"1")
+        later = Position("9" * 15 + "0later", 1)
+        found = await node.recall(NAME, later, mark="m", last_id="x")
+        assert found.top.epoch > later.epoch[:16] > first.position.epoch
+        assert found.top.offset == 0
+        old = await node.recall(NAME, first.position, mark="m", last_id="x")
+        assert old.top == found.top, "a node that knows an earlier one knows nothing that is lost"
+
+
+async def test_whoever_joins_learns_the_id_of_the_newest_message(any_topology: Server) -> None:
+    """To know it again; nothing when it is gone."""
+    async with node_on(any_topology) as node:
+        assert (await node.recall(NAME, mark="m")).top_id == ""
+        await node.send(Publish(channel(NAME), "first", b"1"), Publish(channel(NAME), "second", b"2"))
+        assert (await node.recall(NAME, mark="m")).top_id == "second"
+        server_of(any_topology, NAME).command("XDEL", key("h"), "2-0")
+        assert (await node.recall(NAME, mark="m")).top_id == ""
+
+
+async def test_a_channel_that_was_asleep_begins_anew(any_topology: Server) -> None:
+    """Nobody was told what happened meanwhile; one that is awake goes on."""
+    events = channel("$nodes")
+    async with node_on(any_topology) as node:
+        await node.channels.awake([events], 60_000)
+        (first,) = await node.publish(events.name, b"1")
+        await node.channels.awake([events], 60_000)
+        (second,) = await node.publish(events.name, b"2")
+        assert second.position == Position(first.position.epoch, 2)
+        server_of(any_topology, events.name).command("DEL", key("a", events.name))
+        await node.channels.awake([events], 60_000)
+        assert data_of(await node.recall(events.name)) == []
+        (third,) = await node.publish(events.name, b"3")
+        assert third.position.epoch > second.position.epoch
+        assert third.position.offset == 1
 
 
 @pytest.mark.parametrize("mark", ["", "mark"])
