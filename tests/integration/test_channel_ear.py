@@ -263,6 +263,34 @@ async def test_a_channel_whose_slot_moves_is_listened_to_there(own_cluster: Valk
         await until(node.proven, what="proofs of all servers")
 
 
+async def test_a_probe_whose_slot_moves_goes_on_in_another(own_cluster: ValkeyCluster) -> None:
+    """And nothing ends by itself meanwhile: its server says that it has moved before anybody knows."""
+    async with node_on(own_cluster) as node:
+        await until(node.proven, what="proofs of all servers")
+        at, to = own_cluster.members[:2]
+        (probe,) = (
+            each for each in node.channels._probe._probes.values() if each._shard.hot.peer == ("127.0.0.1", at.port)
+        )
+        first = min(probe._shard.partitions)
+        await asyncio.to_thread(own_cluster.move, OWNERS[first], to)
+        await probe._say(first)
+        await until(lambda: probe._partition not in (None, first), FOLLOWED_S, what="another partition")
+        node.forget_proofs()
+        await until(node.proven, what="proofs of all servers")
+
+
+async def test_a_probe_that_is_refused_proves_nothing(own_store: ValkeyServer) -> None:
+    """Nor does it end: readiness says how long it is since the last one."""
+    async with node_on(own_store) as node:
+        await until(node.proven, what="a proof")
+        (probe,) = node.channels._probe._probes.values()
+        own_store.command("SET", f"buzon:{{00}}:c:{probe._kid}", "no hash")
+        node.forget_proofs()
+        await steady(lambda: not node.proven(), PERIOD_S + 0.5, what="no proof")
+        own_store.command("DEL", f"buzon:{{00}}:c:{probe._kid}")
+        await until(node.proven, what="a proof")
+
+
 async def test_the_ears_follow_the_master(sentinels: Sentinels) -> None:
     """A planned failover: the channels are listened to at the new one, and at no other."""
     async with node_on(None, url=sentinels.url) as node:

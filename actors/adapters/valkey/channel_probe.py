@@ -17,6 +17,7 @@ from actors.adapters.valkey.channel_server_ear import Subscription
 from actors.adapters.valkey.keys import OWNERS, PREFIXES, probe_channel, side_channel
 from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.store_shard import StoreShard
+from actors.adapters.valkey.wire import Moved, StoreRefused
 from actors.channel_ports import Publication
 from actors.core.partition import locate
 from actors.ports import StoreAway
@@ -82,6 +83,8 @@ class ServerProbe(Nobody):
             await self._shard.hot.script(self._script, (OWNERS[partition],), arguments)
         except StoreAway:
             self._say_bare(partition, name)
+        except (Moved, StoreRefused):
+            return  # not said: what that means is the affair of those whose calls it meets, and readiness sees it
 
     def _say_bare(self, partition: int, name: str) -> None:
         """A server that is full refuses the script, and is heard all the same."""

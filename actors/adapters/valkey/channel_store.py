@@ -98,7 +98,7 @@ class ValkeyChannels:
         return self._probe.age_s(now)
 
     async def publish(self, messages: Sequence[Publish]) -> Sequence[Published | StoreAway]:
-        """Publish each, in order."""
+        """Publish each, in order. Of other clients those are counted that are connected to the stream's server."""
         return await self._runner.each(self._writes.publish, messages)
 
     async def ingest(self, batches: Sequence[Ingest]) -> Sequence[bool | StoreAway]:
