@@ -108,7 +108,11 @@ class Events:
                 self.woken(channel.name)
         if self._missed.is_set():
             self._missed.clear()
-            awake_now = await self._store.are_awake(list(self._channels.values()))
+            try:
+                awake_now = await self._store.are_awake(list(self._channels.values()))
+            except StoreAway:
+                self._missed.set()
+                raise
             for name, awake in zip(EVENT_CHANNELS, awake_now, strict=True):
                 if awake:
                     self.woken(name)
