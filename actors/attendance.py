@@ -32,7 +32,7 @@ PART_S = 10.0
 """A reader has this long for each part of what it missed."""
 PART_MESSAGES = 500
 PART_BYTES = 256 * 1024
-WHOLE_BYTES = 512 * 1024
+WHOLE_BYTES = 1024 * 1024
 """What a format may get that wants all of it in one answer."""
 ROUNDS_MAX = 1000
 """Questions for one guest and channel: each brings it PART_MESSAGES nearer to a stream that goes on."""

@@ -258,6 +258,21 @@ async def test_the_cache_examples_of_both_services(tmp_path: Path, make_node: No
     assert stats["info"]["misses"] >= 4
 
 
+async def test_the_channels_section_works(tmp_path: Path, make_node: NodeFactory) -> None:
+    """Publish, list, count, read."""
+    node = make_node(data_dir=tmp_path / "data")
+    await node.start()
+    with shell(tmp_path, node, webhook_port=free_port()) as terminal:
+        published, listed, counted, history = [json.loads(line) for line in terminal.run(EXAMPLES["channels-publish"])]
+
+    channel, message = "inventarios_updates", {"event": "update", "producto_id": 123}
+    assert (published["message"], published["channel"], published["offset"]) == ("Mensaje publicado", channel, 1)
+    assert listed == {"pattern": "inventarios*", "count": 0, "channels": [], "cursor": None}
+    assert counted == {"channel": channel, "subscribers": 0}
+    assert history["epoch"] == published["epoch"]
+    assert history["messages"] == [{"id": published["id"], "offset": 1, "data": message}]
+
+
 async def test_the_receiver_in_the_readme_takes_a_batch_once(
     tmp_path: Path, make_node: NodeFactory, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,6 +322,7 @@ async def test_the_production_example_names_settings_that_work(tmp_path: Path) -
 def test_every_shell_block_of_the_readme_is_run() -> None:
     """By the tests above: a new block needs a name and a test."""
     ran = {"run", "listen", "send", "crash", "resume", "look", "production", "cache-seconds", "cache-durations"}
+    ran |= {"channels-publish"}
 
     assert {example.name for example in EXAMPLES.values() if example.language == "sh"} == ran
     assert fences(README, "sh") == len(ran)

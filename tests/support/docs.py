@@ -19,7 +19,9 @@ from router.declarations import settings_table
 from router.edge.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "OPERATIONS.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = (
+    *("README.md", "OPERATIONS.md", "ARCHITECTURE.md", "CACHE.md", "CHANNELS.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+)
 BUCKET_LABEL = "le"
 
 _EXAMPLE = re.compile(r"^<!-- example: (?P<name>[a-z-]+) -->\n```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)

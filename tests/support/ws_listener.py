@@ -14,7 +14,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
-from tests.support.until import until
+from tests.support.until import passing, until
 
 LATER_S = 0.2
 """Whoever was asked to come later does."""
@@ -97,7 +97,7 @@ class WsListener:
                     self._take(frame)
                 case "error":
                     self.errors.append(frame)
-                    await asyncio.sleep(LATER_S)
+                    await passing(LATER_S)
                     await self._subscribe(socket, frame["channel"])
         self.code = socket.close_code
 
