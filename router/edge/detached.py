@@ -92,10 +92,10 @@ def upgrade_head(request: web.Request, subprotocol: str = "") -> bytes:
     if "websocket" not in wanted or not request._message.upgrade or request.version < HttpVersion11:
         raise Problem(426, "this is for WebSockets", headers={"Upgrade": "websocket", "Connection": "Upgrade"})
     if headers.get(hdrs.SEC_WEBSOCKET_VERSION, "").strip() != _VERSION:
-        raise Problem(426, f"only version {_VERSION} of WebSockets", headers={hdrs.SEC_WEBSOCKET_VERSION: _VERSION})
+        raise Problem(426, f"only version {_VERSION} of WebSockets", headers={"Sec-WebSocket-Version": _VERSION})
     key = headers.get(hdrs.SEC_WEBSOCKET_KEY, "").strip()
     if not _is_key(key):
-        raise BadInput(hdrs.SEC_WEBSOCKET_KEY, f"must be {_KEY_BYTES} bytes in base64")
+        raise BadInput("Sec-WebSocket-Key", f"must be {_KEY_BYTES} bytes in base64")
     accept = base64.b64encode(sha1(key.encode() + _ACCEPT, usedforsecurity=False).digest()).decode()
     lines = ["Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept}"]
     if subprotocol:
