@@ -7,6 +7,7 @@ publishers through all nodes, and a foreign client of the store. What they are t
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ SOON_S = (0.05, 0.3)
 ANSWER_S = 2.0
 OPEN_S = 3.0
 QUIET_S = 12.0
+NARROW_BYTES = 4096
 LATE_KEPT_MAX = 200_000
 
 
@@ -67,39 +69,42 @@ class Listener:
             node = load.random.choice(list(load.begin.nodes.values()))
             with suppress(aiohttp.ClientError, OSError, TimeoutError):
                 async with asyncio.timeout(OPEN_S):
-                    socket = await load.http.ws_connect(f"http://127.0.0.1:{node}/ws", max_msg_size=0, autoping=True)
+                    connection = await load.http.ws_connect(
+                        f"http://127.0.0.1:{node}/ws", max_msg_size=0, autoping=True
+                    )
                 try:
-                    await self._listen(socket)
+                    await self._listen(connection)
                 finally:
                     self.settled = False
                     with suppress(TimeoutError):
                         async with asyncio.timeout(OPEN_S):
-                            await socket.close()
+                            await connection.close()
             await passing(load.random.uniform(*SOON_S))
 
-    async def _listen(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _listen(self, connection: aiohttp.ClientWebSocketResponse) -> None:
         load = self._load
         live: set[str] = set()
         for channel in self._books:
-            await self._subscribe(socket, channel)
+            await self._subscribe(connection, channel)
         leaves_at = monotonic() + load.random.expovariate(1 / load.begin.stays_s)
         while monotonic() < leaves_at or load.closing:
             if self.stalled:
+                _narrow(connection)
                 await passing(0.05)
                 continue
             try:
                 async with asyncio.timeout(0.5):
-                    message = await socket.receive()
+                    message = await connection.receive()
             except TimeoutError:
                 continue
             if message.type is not aiohttp.WSMsgType.TEXT:
-                code = socket.close_code or 0
+                code = connection.close_code or 0
                 load.ledger.closed[code] = load.ledger.closed.get(code, 0) + 1
                 return
-            await self._take(socket, msgspec.json.decode(message.data), live)
+            await self._take(connection, msgspec.json.decode(message.data), live)
             self.settled = len(live) == len(self._books)
 
-    async def _take(self, socket: aiohttp.ClientWebSocketResponse, frame: dict[str, Any], live: set[str]) -> None:
+    async def _take(self, connection: aiohttp.ClientWebSocketResponse, frame: dict[str, Any], live: set[str]) -> None:
         ledger, channel = self._load.ledger, frame.get("channel", "")
         match frame["type"]:
             case "subscribed":
@@ -114,18 +119,25 @@ class Listener:
                 self._load.was_late(monotonic() - data["at"])
             case "error":
                 await passing(self._load.random.uniform(*SOON_S))
-                await self._subscribe(socket, channel)
+                await self._subscribe(connection, channel)
 
-    async def _subscribe(self, socket: aiohttp.ClientWebSocketResponse, channel: str) -> None:
+    async def _subscribe(self, connection: aiohttp.ClientWebSocketResponse, channel: str) -> None:
         frame: dict[str, Any] = {"action": "subscribe", "channel": channel}
         at = self._books[channel].at
         if at is not None:
             frame["since"] = {"epoch": at[0], "offset": at[1]}
-        await socket.send_str(msgspec.json.encode(frame).decode())
+        await connection.send_str(msgspec.json.encode(frame).decode())
 
     def stands(self) -> dict[str, tuple[str, int] | None]:
         """Where it stands."""
         return {channel: book.at for channel, book in self._books.items()}
+
+
+def _narrow(connection: aiohttp.ClientWebSocketResponse) -> None:
+    """Let the kernel take little of what is not read."""
+    opened = connection.get_extra_info("socket")
+    if opened is not None:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW_BYTES)
 
 
 class ListeningLoad:
