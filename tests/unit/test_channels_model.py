@@ -24,6 +24,7 @@ from actors.core import stream as streams
 from actors.core.stream import Position
 from actors.foreign import Foreign
 from actors.ports import Overloaded, StoreAway
+from actors.topic import Topic
 from tests.support.channel_meters import ChannelTallies
 from tests.support.doubles import Stage
 from tests.support.memory_channels import ChannelServer, ChannelWire, Stream
@@ -35,7 +36,9 @@ NODES = 3
 LISTENERS = 6
 PLAY_S = 6.0
 QUIET_S = 3.0
-LANE_S = 0.02
+SETTLED_S = 1.0
+LAST_WORDS = 3
+LANE_S = 0.06
 EAR_S = 0.04
 KEPT = 40
 FORGOTTEN_S = 2.0
@@ -165,8 +168,8 @@ class Game:
         others = [asyncio.ensure_future(self._publisher(node, ends_at)) for node in range(NODES)]
         others.append(asyncio.ensure_future(self._foreigner(ends_at)))
         await self._saboteur(ends_at)
-        self._mend()
         await asyncio.gather(*others)
+        await self._last_words()
         people = [person for person in await asyncio.gather(*listeners) if person is not None]
         await passing(QUIET_S)
         return people
@@ -264,6 +267,25 @@ class Game:
             for recall in node.unverified():
                 self.server.recall(recall)
         self._mend()
+
+    async def _last_words(self) -> None:
+        """All ears break and are mended, and something is said while the nodes ask what they have missed; nothing comes
+        after it that would show that it was forgotten."""
+        for _ in range(LAST_WORDS):
+            for wire in self.wires:
+                wire.cut()
+            self._mend()
+            await passing(self.random.uniform(0, EAR_S + LANE_S))
+            for name in NAMES:
+                message_id = self._id()
+                self.server.publish(name, message_id, message_id.encode())
+            await passing(SETTLED_S)
+            behind = [topic.stream.at for node in self.nodes for topic in node._topics.values() if not self._up(topic)]
+            self.wrong.extend(f"a node stays at {at}" for at in behind)
+
+    def _up(self, topic: Topic) -> bool:
+        stream = self.server.stream(topic.channel.name)
+        return topic.stream.at == Position(stream.epoch, stream.top)
 
     def _mend(self) -> None:
         for wire in self.wires:
