@@ -117,7 +117,7 @@ class Attendance:
 
     def give_up(self, guest: Guest, names: Names) -> bool:
         """Forget an order; false when there is none."""
-        order = self._pending.get((guest, names))
+        order = self._pending.pop((guest, names), None)
         if order is None:
             return False
         order.given_up = True
@@ -200,6 +200,8 @@ class Attendance:
     async def _tell_part(
         self, order: Order, topic: Topic, part: Reached, reached: Mapping[str, Reached | None]
     ) -> None:
+        if order.over:  # it left while the store was asked
+            return
         name = topic.channel.name
         places = [(each.channel.name, _place(order, each, reached)) for each in order.topics if each is not topic]
         joined = Joined(name, part.at, True, part.untold)
@@ -227,7 +229,8 @@ class Attendance:
             order.guest.refuse(order.names, error)
 
     def _end(self, order: Order) -> None:
-        self._pending.pop((order.guest, order.names), None)
+        if self._pending.get((order.guest, order.names)) is order:  # who gave it up may have come back
+            del self._pending[order.guest, order.names]
         for topic in order.topics:
             topic.let_go()
         self._left(order)
