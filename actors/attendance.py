@@ -26,6 +26,8 @@ SERVED_MAX = 64
 ORDERS_MAX = 16_384
 SETTLE_S = 1.1
 """A channel is followed after this long, or the guest is asked to come back."""
+BEHIND_S = 0.02
+"""Until a node that has heard less than its guest looks again."""
 ORDER_S = 2.0
 """An order that waited longer for its turn is refused at once."""
 PART_S = 10.0
@@ -181,7 +183,7 @@ class Attendance:
             )
             if not continues(at, recalled):
                 return None
-            known = topic.stream.at
+            known = await _level(topic, at)
             if known is None or known.epoch != at.epoch:
                 return None
             # What this node has not heard yet comes by its ear.
@@ -234,6 +236,17 @@ class Attendance:
         for topic in order.topics:
             topic.let_go()
         self._left(order)
+
+
+async def _level(topic: Topic, at: Position) -> Position | None:
+    """Wait until the node has heard as much as its guest, whom another node may have told more; gives where it stands
+    then. Raises TimeoutError."""
+    for _ in range(round(SETTLE_S / BEHIND_S)):
+        known = topic.stream.at
+        if known is None or known.epoch != at.epoch or known.offset >= at.offset:
+            return known
+        await asyncio.sleep(BEHIND_S)
+    raise TimeoutError("the node has heard less than its guest")
 
 
 def _too_long(order: Order, untold: Sequence[Publication]) -> bool:
