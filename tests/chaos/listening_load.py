@@ -69,9 +69,7 @@ class Listener:
             node = load.random.choice(list(load.begin.nodes.values()))
             with suppress(aiohttp.ClientError, OSError, TimeoutError):
                 async with asyncio.timeout(OPEN_S):
-                    connection = await load.http.ws_connect(
-                        f"http://127.0.0.1:{node}/ws", max_msg_size=0, autoping=True
-                    )
+                    connection = await load.http.ws_connect(f"http://127.0.0.1:{node}/ws", max_msg_size=0)
                 try:
                     await self._listen(connection)
                 finally:
