@@ -97,6 +97,7 @@ class Publishing:
 
     def stands(self, name: str) -> Position | None:
         """Where a channel stood when it was last remembered, if that is not long ago."""
+        self._tidy(self._clock.monotonic())
         recent = self._recent.get(name)
         return None if recent is None else recent.position
 

@@ -156,8 +156,8 @@ async def test_where_each_channel_stood_is_remembered_for_a_while() -> None:
         assert rig.publishing.stands("a") == Position("e1", 2)
         assert rig.unverified() == [("b", Position("e1", 1), "m2"), ("a", Position("e1", 2), "m3")]
         await passing(1.1)
-        assert rig.unverified() == [("a", Position("e1", 2), "m3")]
         assert rig.publishing.stands("b") is None
+        assert rig.unverified() == [("a", Position("e1", 2), "m3")]
         await passing(RECENT_S)
         assert rig.unverified() == []
 
