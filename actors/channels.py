@@ -216,7 +216,7 @@ class Channels:
     def _let_go(self, topic: Topic) -> None:
         """Listen no more to what nobody needs. What is on its way to an offset gets there all the same."""
         name = topic.channel.name
-        if topic.idle and self._topics.get(name) is topic:
+        if topic.idle and self._has(topic):
             del self._topics[name]
             self._meters.channels_listened.set(len(self._topics))
             self._ear.leave(topic.channel)
@@ -268,13 +268,15 @@ class Channels:
             submit()
             return
         try:
-            self._supervisor.spawn("wake a channel", self._woken_first(topic.channel.name, submit, answer))
+            self._supervisor.spawn("wake a channel", self._woken_first(topic, submit, answer))
         except Overloaded as error:
             answer(error)
 
-    async def _woken_first(self, name: str, submit: Callable[[], None], answer: Callable[[Any], None]) -> None:
+    async def _woken_first(self, topic: Topic, submit: Callable[[], None], answer: Callable[[Any], None]) -> None:
+        if not self._has(topic):  # it was left before this job began, and nobody would leave it again
+            return
         try:
-            await self.events.wake(name)
+            await self.events.wake(topic.channel.name)
         except StoreAway as error:
             answer(error)
         else:
@@ -288,13 +290,20 @@ class Channels:
             answer(error)
 
     def _answered(self, topic: Topic, asked: int, outcome: Recalled | Exception) -> None:
-        if self._topics.get(topic.channel.name) is not topic:
+        if not self._has(topic):
             return
         if isinstance(outcome, Recalled):
             topic.tell(Answered(asked, outcome))
             return
         # A server that is away is heard of by the ear as well; this is for one that was there and did not answer.
-        self._clock.call_at(self._clock.monotonic() + RETRY_S, partial(topic.tell, Unanswered(asked)))
+        self._clock.call_at(self._clock.monotonic() + RETRY_S, partial(self._unanswered, topic, asked))
+
+    def _unanswered(self, topic: Topic, asked: int) -> None:
+        if self._has(topic):
+            topic.tell(Unanswered(asked))
+
+    def _has(self, topic: Topic) -> bool:
+        return self._topics.get(topic.channel.name) is topic
 
     def _ingest(self, ingest: Ingest) -> None:
         answer = partial(self._has_ingested, ingest)
