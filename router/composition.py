@@ -147,7 +147,7 @@ class Parts:
         cache_batches.register(app, cache_batches.BatchRoutes(entries, idempotency))
         cache_durations.register(app, cache_durations.DurationRoutes(entries))
         channel_api.register(app, channel_api.ChannelRoutes(self.channels, idempotency, self.settings.queue_channel))
-        realtime.register(app, self.realtime)
+        realtime.register(app, self.realtime, self.settings.allowed_origins)
         stats_api.register(app, stats_api.StatsRoutes(self.cache_store))
 
     def _make_actors(self, egress: Egress) -> None:

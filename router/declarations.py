@@ -52,7 +52,7 @@ SETTINGS: tuple[Setting, ...] = (
         field="allowed_origins",
         default="[]",
         parse_list=values.origins,
-        meaning="JSON list of the web origins whose pages may call the API.",
+        meaning="JSON list of the web origins whose pages may listen, beside the node's own; `*` for all.",
     ),
     Setting(
         name="APP_NAME",

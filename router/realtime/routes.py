@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -18,6 +18,7 @@ from actors.core.channel_names import name_fault
 from router.edge.detached import Detached, detach, head_of, subprotocols, upgrade_head
 from router.edge.errors import BadInput, Problem
 from router.edge.openapi import Operation, Text
+from router.edge.origins import may_open
 from router.realtime.centrifugo import CentrifugoSocket
 from router.realtime.codes import WRONG_PROTOCOL
 from router.realtime.event_ids import BadEventId, positions
@@ -52,8 +53,9 @@ class EventsQuery(ListenQuery, frozen=True, kw_only=True):
 class RealtimeRoutes:
     """The handlers of this file."""
 
-    def __init__(self, hall: Realtime) -> None:
+    def __init__(self, hall: Realtime, origins: Collection[str]) -> None:
         self._hall = hall
+        self._origins = origins
 
     @Operation(
         summary="Listen by WebSocket",
@@ -63,12 +65,11 @@ class RealtimeRoutes:
         operation_id="listen",
         query=ListenQuery,
         responses={101: None},
-        errors=(400, 426, 429, 503),
+        errors=(400, 403, 426, 429, 503),
     )
     async def plain(self, request: web.Request) -> Detached:
         """Answer `GET /ws`."""
-        client = _client_of(request)
-        self._hall.check_room(client)
+        client = self._check(request)
         head = upgrade_head(request)
         names = self._names(request)
         _bound_unsent(request.transport)
@@ -81,12 +82,11 @@ class RealtimeRoutes:
         operation_id="events",
         query=EventsQuery,
         responses={200: Text(EVENT_STREAM)},
-        errors=(400, 429, 503),
+        errors=(400, 403, 429, 503),
     )
     async def events(self, request: web.Request) -> Detached:
         """Answer `GET /events`."""
-        client = _client_of(request)
-        self._hall.check_room(client)
+        client = self._check(request)
         if request.version < HttpVersion11:
             raise Problem(505, "events need HTTP/1.1")
         names = self._names(request)
@@ -105,6 +105,7 @@ class RealtimeRoutes:
             "X-Accel-Buffering: no",
             "Transfer-Encoding: chunked",
             "Connection: close",
+            *_shared_with(request.headers.get(hdrs.ORIGIN, "")),
         )
         _bound_unsent(request.transport)
         _bound_silence(request.transport)
@@ -116,12 +117,11 @@ class RealtimeRoutes:
         tag=TAG,
         operation_id="centrifugo",
         responses={101: None},
-        errors=(400, 426, 429, 503),
+        errors=(400, 403, 426, 429, 503),
     )
     async def centrifugo(self, request: web.Request) -> Detached:
         """Answer `GET /connection/websocket`."""
-        client = _client_of(request)
-        self._hall.check_room(client)
+        client = self._check(request)
         protobuf = PROTOBUF in subprotocols(request)
         head = upgrade_head(request, PROTOBUF if protobuf else "")
         connection = CentrifugoSocket(self._hall, client)
@@ -130,6 +130,15 @@ class RealtimeRoutes:
         if protobuf and not connection.closed:
             connection.end(WRONG_PROTOCOL)
         return detached
+
+    def _check(self, request: web.Request) -> str:
+        """The client's address, if there is room for it and its page may come in. Raises 403, 429, 503."""
+        headers = request.headers
+        if not may_open(headers.get(hdrs.ORIGIN, ""), headers.get(hdrs.HOST, ""), self._origins):
+            raise Problem(403, "pages of this origin may not listen: ALLOWED_ORIGINS does not list it")
+        client = request.remote or ""
+        self._hall.check_room(client)
+        return client
 
     def _names(self, request: web.Request) -> Sequence[str]:
         query = request.query
@@ -144,9 +153,9 @@ class RealtimeRoutes:
         return names
 
 
-def register(app: web.Application, hall: Realtime) -> None:
-    """Add the routes."""
-    routes = RealtimeRoutes(hall)
+def register(app: web.Application, hall: Realtime, origins: Collection[str] = ()) -> None:
+    """Add the routes. `origins` are those whose pages may listen beside the server's own."""
+    routes = RealtimeRoutes(hall, origins)
     for path, handler in (
         ("/ws", routes.plain),
         ("/events", routes.events),
@@ -155,8 +164,11 @@ def register(app: web.Application, hall: Realtime) -> None:
         app.router.add_get(path, handler, allow_head=False)
 
 
-def _client_of(request: web.Request) -> str:
-    return request.remote or ""
+def _shared_with(origin: str) -> list[str]:
+    """The lines that let a page of another origin, which may listen, read the events (Fetch, CORS protocol)."""
+    if not origin or not origin.isascii() or not origin.isprintable():
+        return ["Vary: Origin"]
+    return [f"Access-Control-Allow-Origin: {origin}", "Vary: Origin"]
 
 
 def _bound_unsent(transport: asyncio.Transport | None) -> None:
