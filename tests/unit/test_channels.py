@@ -332,3 +332,18 @@ async def test_a_foreign_message_is_asked_for_until_it_has_an_offset() -> None:
         rig.channels.ingested("news", "k1", 1)
         await passing(5 * RETRY_S)
         assert len(rig.store.ingests) == 3
+
+
+@pytest.mark.parametrize("heard", ["deaf", "listening"])
+@in_virtual_time
+async def test_foreign_messages_are_not_counted_over_an_interruption(heard: str) -> None:
+    """Nobody knows what number they have until the next mark, whichever of the two is told first."""
+    async with Rig() as rig:
+        await rig.joined("news")
+        rig.channels.marked("news", "k1")
+        getattr(rig.channels, heard)(["news"])
+        rig.channels.foreign("news", b"1")
+        rig.channels.marked("news", "k2")
+        rig.channels.foreign("news", b"2")
+        await passing(LATE_S)
+        assert [(each.mark, each.number, len(each.messages)) for each in rig.store.ingests] == [("k2", 1, 1)]

@@ -141,11 +141,12 @@ def test_a_question_holds_successors_under_one_mark() -> None:
     rig.foreign.marked("k1")
     rig.hear(b"0", b"1", b"2")
     rig.foreign.marked("k2")
-    rig.hear(b"3")
+    rig.hear(b"3", b"4", b"5", b"6")
+    rig.foreign.has_offset("k2", 3)
     rig.answer()
     assert rig.questions()[1] == ("k1", 2, [b"1", b"2"])
     rig.answer()
-    assert rig.questions()[2] == ("k2", 1, [b"3"])
+    assert rig.questions()[2] == ("k2", 4, [b"6"])
 
 
 def test_a_gap_in_the_numbers_ends_a_question() -> None:
