@@ -54,8 +54,8 @@ chaos: $(DEV_STAMP) ## Kill, freeze and cut off real processes under load (ARGS=
 mutate: $(DEV_STAMP) ## Take each check out once: a test must notice (ARGS="--only ownership --jobs 2")
 	@$(PY) -m tests.mutation $(ARGS)
 
-test-packages: ## Install from Debian what some tests want (redis-server, chromium, webdis, nginx's nchan), if possible
-	@for program in redis-server chromium webdis libnginx-mod-nchan; do \
+test-packages: ## Install from Debian what some tests want (redis-server, chromium, webdis, npm, nginx's nchan), if possible
+	@for program in redis-server chromium webdis npm libnginx-mod-nchan; do \
 		command -v $$program >/dev/null || [ -e $(NGINX_MODULES)/ngx_$${program##*-}_module.so ] \
 			|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 			&& apt-get -qq update && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
