@@ -47,7 +47,7 @@ Names = tuple[str, ...]
 class Order:
     """Somebody who wants to join."""
 
-    __slots__ = ("due", "form", "given_up", "guest", "topics", "wanted")
+    __slots__ = ("answered", "due", "form", "given_up", "guest", "topics", "wanted")
 
     def __init__(
         self, guest: Guest, form: Format, wanted: Mapping[str, Position | None], topics: Sequence[Topic], due: float
@@ -58,6 +58,8 @@ class Order:
         self.topics = topics
         self.due = due
         self.given_up = False
+        self.answered = False
+        """The guest was admitted or refused."""
 
     @property
     def names(self) -> Names:
@@ -144,6 +146,8 @@ class Attendance:
                 await self._serve(self._orders.popleft())
         finally:
             self._serving -= 1
+            if self._orders:  # this one has crashed
+                self._serve_more()
 
     async def _serve(self, order: Order) -> None:
         try:
@@ -153,6 +157,8 @@ class Attendance:
         except (StoreAway, Overloaded, TimeoutError) as error:
             self._refuse(order, error)
         finally:
+            if not order.answered:
+                self._refuse(order, StoreAway("nobody knows what was missed"))
             self._end(order)
 
     async def _catch_up(self, order: Order) -> None:
@@ -223,10 +229,12 @@ class Attendance:
                 joined.append(Joined(topic.channel.name, at, False))
             else:
                 joined.append(Joined(topic.channel.name, at, True, so_far.untold + rest))
+        order.answered = True
         self._admitted(order)
         order.guest.admit(joined)
 
     def _refuse(self, order: Order, error: Exception) -> None:
+        order.answered = True
         if not order.over:
             order.guest.refuse(order.names, error)
 

@@ -93,15 +93,16 @@ class Audience:
     async def _tell(self, reports: list[Report]) -> int:
         if not reports:
             return 0
+        # Until it has answered, whatever comes of this, the store may know nothing of these.
+        self._unknown |= {report.partition for report in reports}
+        taken: list[int] = []
         try:
             answers = await self._store.report(reports)
-        except StoreAway as error:
-            answers = [error] * len(reports)
-        taken = 0
-        for report, answer in zip(reports, answers, strict=True):
-            if answer is True:
-                taken += 1
-            else:
-                self._unknown.add(report.partition)
+            taken = [report.partition for report, answer in zip(reports, answers, strict=True) if answer is True]
+        except StoreAway:
+            pass
+        finally:
+            self._unknown.difference_update(taken)
+            if self._unknown:
                 self._wake.set()
-        return taken
+        return len(taken)

@@ -18,8 +18,10 @@ from actors.ports import Counter
 BITE = 2048
 """Blocks handed out in one turn of the loop: each costs a system call, and others want to be served."""
 
-Parcel = tuple[Sequence[Guest], Sequence[bytes] | bytes, int]
-"""Guests, the block of each or one block for all, and how many frames the largest holds."""
+Block = tuple[bytes, int]
+"""Some frames, joined, and how many they are."""
+Parcel = tuple[Sequence[Guest], Sequence[Block] | Block]
+"""Guests, and the block of each, or one for all."""
 
 
 class Outlet:
@@ -98,13 +100,13 @@ class Fanout:
         self._pack()
         left = BITE
         while self._parcels and left > 0:
-            guests, blocks, frames = self._parcels.popleft()
+            guests, blocks = self._parcels.popleft()
             if len(guests) > left:
-                rest = blocks if isinstance(blocks, bytes) else blocks[left:]
-                self._parcels.appendleft((guests[left:], rest, frames))
+                rest = blocks if isinstance(blocks, tuple) else blocks[left:]
+                self._parcels.appendleft((guests[left:], rest))
                 guests = guests[:left]
             left -= len(guests)
-            self._deliver((guests, blocks, frames))
+            self._deliver((guests, blocks))
         if self._parcels and not self._armed:
             self._armed = True
             self._call_soon(self._turn)
@@ -113,34 +115,32 @@ class Fanout:
         """Make parcels of all that is in the outlets. Who is in several gets the frames of all in one block."""
         dirty, self._dirty = self._dirty, []
         if len(dirty) == 1:
-            guests, block, frames = _emptied(dirty[0])
-            self._deliveries.inc(len(guests) * frames)
+            guests, block = self._emptied(dirty[0])
             if guests:
-                self._parcels.append((guests, block, frames))
+                self._parcels.append((guests, block))
             return
-        blocks: dict[Guest, bytes] = {}
-        most = 0
+        blocks: dict[Guest, Block] = {}
         for outlet in dirty:
-            guests, block, frames = _emptied(outlet)
-            self._deliveries.inc(len(guests) * frames)
-            most += frames
+            guests, block = self._emptied(outlet)
             for guest in guests:
                 had = blocks.get(guest)
-                blocks[guest] = block if had is None else had + block
+                blocks[guest] = block if had is None else (had[0] + block[0], had[1] + block[1])
         if blocks:
-            self._parcels.append((list(blocks), list(blocks.values()), most))
+            self._parcels.append((list(blocks), list(blocks.values())))
+
+    def _emptied(self, outlet: Outlet) -> tuple[list[Guest], Block]:
+        frames, outlet.frames = outlet.frames, []
+        guests = outlet.guests
+        self._deliveries.inc(len(guests) * len(frames))
+        return guests, (frames[0] if len(frames) == 1 else b"".join(frames), len(frames))
 
     @staticmethod
     def _deliver(parcel: Parcel) -> None:
-        guests, blocks, frames = parcel
-        if isinstance(blocks, bytes):
+        guests, blocks = parcel
+        if isinstance(blocks, tuple):
+            block, frames = blocks
             for guest in guests:
-                guest.send(blocks, frames)
+                guest.send(block, frames)
             return
-        for guest, block in zip(guests, blocks, strict=False):
+        for guest, (block, frames) in zip(guests, blocks, strict=False):
             guest.send(block, frames)
-
-
-def _emptied(outlet: Outlet) -> tuple[list[Guest], bytes, int]:
-    frames, outlet.frames = outlet.frames, []
-    return outlet.guests, frames[0] if len(frames) == 1 else b"".join(frames), len(frames)

@@ -81,6 +81,11 @@ class Foreign:
 
     def has_offset(self, mark: str, number: int) -> None:
         """All up to this one have offsets, whoever asked."""
+        pending = self._pending
+        while pending and pending[0].mark == mark and pending[0].number <= number:
+            self._bytes -= len(pending.popleft().data)
+        if not pending or pending[0].mark == mark:
+            return
         kept = [each for each in self._pending if each.mark != mark or each.number > number]
         self._pending = deque(kept)
         self._bytes = sum(len(each.data) for each in kept)

@@ -152,3 +152,26 @@ async def test_two_guests_are_two_orders() -> None:
         await ticks()
         assert (leaves.told, stays.told) == ([], ["admit"])
         assert LINES.name in {key[0] for key in rig.topics["news"].outlets}
+
+
+@in_virtual_time
+async def test_a_guest_that_crashes_its_order_is_refused_and_others_are_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody is left waiting for ever, however many were served at once."""
+    monkeypatch.setattr("actors.attendance.SERVED_MAX", 1)
+    async with Rig() as rig:
+        rig.topic(published=2 * PART_MESSAGES)
+        broken = GuestDouble("broken")
+        monkeypatch.setattr(broken, "caught_up", _crashes)
+        rig.attendance.attend(broken, LINES, {"news": at(1)}, [rig.topics["news"]])
+        other = rig.attend({"news": at(2 * PART_MESSAGES)})
+        await passing(SETTLE_S)
+        assert broken.told == ["refuse"]
+        assert other.told == ["admit"]
+        assert rig.crash_names() == ["join channels"]
+        assert rig.is_over()
+
+
+async def _crashes(*_: object) -> None:
+    raise RuntimeError("unforeseen")

@@ -264,3 +264,22 @@ async def test_a_change_during_a_report_is_not_forgotten() -> None:
     await round_under_way
     await rig.audience.run_once()
     assert rig.store.people() == {A.kid: 2}
+
+
+@in_virtual_time
+async def test_what_a_report_was_meant_to_say_is_said_again_whatever_became_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also when it ended in a way that nobody foresaw: until it has answered, the store may know nothing."""
+    rig = Rig()
+    rig.count({A: 1})
+    with monkeypatch.context() as broken:
+        broken.setattr(rig.store, "report", _broken)
+        with pytest.raises(RuntimeError):
+            await rig.audience.run_once()
+    await rig.audience.run_once()
+    assert rig.store.people() == {A.kid: 1}
+
+
+async def _broken(_reports: Sequence[Report]) -> Sequence[bool | StoreAway]:
+    raise RuntimeError

@@ -272,3 +272,16 @@ async def _plays(steps: list[tuple[str, int, int]]) -> None:
         frames = [frame.split("/") for block, _ in guest.blocks for frame in block.decode().split()]
         assert [[int(number) for at, number in frames if at == str(place)] for place in range(3)] == wanted
     assert rig.handed.value == sum(len(numbers) for wanted in expected for numbers in wanted)
+
+
+@in_virtual_time
+async def test_each_guest_is_told_how_many_frames_its_own_block_holds() -> None:
+    """Whatever others get in the same turn: one large frame is judged otherwise than many small ones."""
+    rig = Rig(outlets=2)
+    [first] = rig.guests(1, 0)
+    [both] = rig.guests(1, 0, 1)
+    rig.outlets[0].put(b"a")
+    for frame in (b"b", b"c"):
+        rig.outlets[1].put(frame)
+    await turn()
+    assert blocks([first, both]) == [[(b"a", 1)], [(b"abc", 3)]]

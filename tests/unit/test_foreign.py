@@ -279,3 +279,22 @@ def test_whatever_it_was_it_is_json(message: bytes) -> None:
     value = msgspec.json.decode(data)
     json.loads(data.decode())
     assert data == message or value == message.decode("utf-8", "replace")
+
+
+def test_what_has_an_offset_is_let_go_wherever_it_stands() -> None:
+    """At the head of the line, and behind what another mark still waits for."""
+    rig = Rig()
+    for mark in ("k1", "k2"):
+        rig.foreign.marked(mark)
+        rig.hear(*(b"%d" % number for number in range(4)))
+    rig.foreign.has_offset("k2", 3)
+    assert len(rig.foreign) == 5
+    rig.foreign.has_offset("k1", 3)
+    assert len(rig.foreign) == 2
+    rig.answer(done=False)
+    rig.foreign.go_on()
+    assert rig.questions()[-1] == ("k1", 4, [b"3"])
+    rig.answer()
+    assert rig.questions()[-1] == ("k2", 4, [b"3"])
+    rig.answer()
+    assert len(rig.foreign) == 0

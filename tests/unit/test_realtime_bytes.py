@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from actors.runtime.clock import ManualClock
 from actors.runtime.supervisor import Supervisor
 from router.realtime.centrifugo import CentrifugoSocket
+from router.realtime.codes import SHUTDOWN, SLOW
 from router.realtime.hall import Realtime
 from router.realtime.limits import RealtimeLimits
 from router.realtime.plain import PlainSocket
@@ -210,3 +211,12 @@ async def test_whoever_waits_for_room_is_woken() -> None:
         assert not waiting.done()
         wake(rig.connection)
         await waiting
+
+
+async def test_nothing_follows_the_last_word() -> None:
+    """Whatever is still handed out to who has left."""
+    rig = Rig(plain)
+    rig.connection.end(SHUTDOWN)
+    rig.connection.send(b"\x81\x01x", 1)
+    rig.connection.end(SLOW)
+    assert rig.heard()[-1] == (CLOSE, (3001).to_bytes(2, "big") + b"shutdown")
