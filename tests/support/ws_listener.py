@@ -54,10 +54,12 @@ class WsListener:
         await self.hang_up()
         before, self.code = self.told, None
         # The official clients try again by themselves; so does this one.
-        self._socket = await until(lambda: self._connected(url), within_s, what=f"a connection to {url}")
-        self._reading = asyncio.ensure_future(self._read(self._socket))
+        socket = await until(lambda: self._connected(url), within_s, what=f"a connection to {url}")
+        assert socket is not None
+        self._socket = socket
+        self._reading = asyncio.ensure_future(self._read(socket))
         for channel in self.channels:
-            await self._subscribe(self._socket, channel)
+            await self._subscribe(socket, channel)
         await until(lambda: self.told >= before + len(self.channels), within_s, what="subscribed")
         return [each["recovered"] for each in self.subscribed[before:]]
 
