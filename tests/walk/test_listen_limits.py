@@ -144,7 +144,7 @@ async def test_drained_in_stages() -> None:
             ws.write(frame(CLOSE, (3001).to_bytes(2, "big")))
         await drain
         assert 0.3 <= time.monotonic() - began <= 2.0
-        await until(lambda: not len(here.hall), what="all are gone")
+        await until(lambda: not len(here.hall), 1.0, what="all are gone")
         assert here.service.seats == []
 
 
