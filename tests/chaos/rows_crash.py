@@ -10,7 +10,7 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.rig import Rig
 from tests.chaos.rows import Allows, row
 
-OTHERS_SCRIPTS = frozenset({"append", "beat", "idempotency", "leave"})
+OTHERS_SCRIPTS = frozenset({"append", "beat", "idempotency", "leave", "publish", "ingest", "mark", "report", "awaken"})
 """Whoever is not the owner may run these; every other script that writes is an owner's."""
 NOTHING_OWNED_S = 2.0
 """After a thaw the others hold everything, and plan no move before twice as long has passed."""
