@@ -75,8 +75,8 @@ async def channelled(seconds: float, turns: int, *, smoke: bool) -> tuple[list[F
     """Take turns between the channels and what they are compared with: as fast as it goes, then at half that pace."""
     async with Rig() as rig:
         found = await channel_speed.targets(rig)
-        for words in channel_speed.left_out(found):
-            say(words)
+        if channel_speed.NCHAN not in found:
+            say(channel_speed.NO_NCHAN)
         loops = channel_speed.fan_outs(rig, found, smoke=smoke)
         taken, troubles = await in_turns(await opened(loops), seconds, turns)
         rate = channel_speed.half_rate(taken, smoke=smoke)
@@ -87,11 +87,10 @@ async def channelled(seconds: float, turns: int, *, smoke: bool) -> tuple[list[F
         *channel_figures.latencies(paced, calm, rate),
         *channel_figures.stall(paced, calm),
     ]
-    if channel_speed.NODE in found:
-        say("channels: idle connections")
-        async with Rig() as rig:
-            figures += await channel_speed.idle(rig, smoke=smoke)
-    return figures, troubles + more
+    say("channels: idle connections")
+    async with Rig() as rig:
+        weighed, wrong = await channel_speed.idle(rig, smoke=smoke)
+    return [*figures, *weighed], troubles + more + wrong
 
 
 async def opened(loops: Mapping[str, channel_speed.FanOut]) -> Mapping[str, Scenario]:

@@ -34,14 +34,12 @@ SMOKE_FLOOD_RATE = 100.0
 SMOKE_IDLE_CONNECTIONS = 100
 IDLE_ASKED_BYTES = 20_480.0
 NO_NCHAN = "nginx with nchan is not installed (make test-packages): what it does is left out"
-NO_CHANNELS = "the node has no channels: what it does with them is left out"
 NODE, BARE, NCHAN = "channels", "bare transports", "nchan (C, 1 process)"
 ONE, MANY, PACED = "{}, one a tick", f"{{}}, {TOGETHER} a tick", "{} at the pace"
 READS, STALLS = "one more that reads", "one more that stalls"
 Flood: TypeAlias = Literal["", "read", "stalled"]
 STALLED: Flood = "stalled"
 FLOOD_RATE = 20.0
-NOT_FOUND = 404
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -112,11 +110,8 @@ class FanOut:
 
 async def targets(rig: Rig) -> dict[str, Target]:
     """Start all that is there to be measured."""
-    found: dict[str, Target] = {}
     node = await rig.node()
-    async with rig.http.get(f"{node.process.url}/ws") as response:
-        if response.status != NOT_FOUND:
-            found[NODE] = Target(port=node.process.port, kind="node", greetings=1, pids=node.pids)
+    found = {NODE: Target(port=node.process.port, kind="node", greetings=1, pids=node.pids)}
     child, port = await rig.serving("bare_transport", server=True)
     found[BARE] = Target(port=port, kind="plain", greetings=1, pids={"server": child.pid})
     program = nchan.binary()
@@ -126,11 +121,6 @@ async def targets(rig: Rig) -> dict[str, Target]:
         await until(lambda: answers_200(port, nchan.PROBE), START_S, what="nginx answers")
         found[NCHAN] = Target(port=port, kind="plain", greetings=0, pids={"server": child.pid})
     return found
-
-
-def left_out(found: Mapping[str, Target]) -> list[str]:
-    """What is not there, in words."""
-    return [words for name, words in ((NODE, NO_CHANNELS), (NCHAN, NO_NCHAN)) if name not in found]
 
 
 def fan_outs(rig: Rig, found: Mapping[str, Target], *, smoke: bool) -> dict[str, FanOut]:
@@ -145,9 +135,8 @@ def fan_outs(rig: Rig, found: Mapping[str, Target], *, smoke: bool) -> dict[str,
 def paced(rig: Rig, found: Mapping[str, Target], rate: float, *, smoke: bool) -> dict[str, FanOut]:
     """At a fixed pace: everyone in turns, then the node with one more subscriber, which reads, or does not."""
     loops = {PACED.format(name): FanOut(rig, found[name], spec_of(smoke=smoke, rate=rate)) for name in found}
-    if NODE in found:
-        loops[READS] = FanOut(rig, found[NODE], spec_of(smoke=smoke, rate=rate, flood="read"))
-        loops[STALLS] = FanOut(rig, found[NODE], spec_of(smoke=smoke, rate=rate, flood="stalled"))
+    loops[READS] = FanOut(rig, found[NODE], spec_of(smoke=smoke, rate=rate, flood="read"))
+    loops[STALLS] = FanOut(rig, found[NODE], spec_of(smoke=smoke, rate=rate, flood="stalled"))
     return loops
 
 
@@ -166,20 +155,19 @@ def spec_of(*, smoke: bool, share: int = 1, rate: float = 0.0, flood: Flood = ""
 
 
 def half_rate(turns: Mapping[str, Sequence[Turn]], *, smoke: bool) -> float:
-    """Messages per second that cost the node half a core, by what one cost it one at a time. Without a node: the bare
-    transports."""
+    """Messages per second that cost the node half a core, by what one cost it one at a time."""
     if smoke:
         return SMOKE_RATE
-    measured = turns.get(ONE.format(NODE)) or turns[ONE.format(BARE)]
-    return spread([turn.per_cpu_s for turn in measured]).middle / 2 / SUBSCRIBERS
+    return spread([turn.per_cpu_s for turn in turns[ONE.format(NODE)]]).middle / 2 / SUBSCRIBERS
 
 
-async def idle(rig: Rig, *, smoke: bool) -> list[Figure]:
-    """What a connection weighs on which nothing happens."""
+async def idle(rig: Rig, *, smoke: bool) -> tuple[list[Figure], list[str]]:
+    """What a connection weighs on which nothing happens; and what is wrong."""
     node = await rig.node()
     connections = SMOKE_IDLE_CONNECTIONS if smoke else IDLE_CONNECTIONS
     spec = IdleSpec(port=node.process.port, pid=node.process.pid, connections=connections)
     result = await rig.result(rig.child("channel_idle", as_json(spec)), IdleResult, 0)
     each = (result.after - result.before) / connections
     detail = f"{connections:,} on one channel; resident {result.before >> 20} → {result.after >> 20} MiB"
-    return [at_most("idle WebSocket connection", each, IDLE_ASKED_BYTES, "bytes", detail)]
+    troubles = [f"{result.disturbed} idle connections were closed, or told something"] if result.disturbed else []
+    return [at_most("idle WebSocket connection", each, IDLE_ASKED_BYTES, "bytes", detail)], troubles

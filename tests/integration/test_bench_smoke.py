@@ -31,6 +31,12 @@ CACHE_FIGURES = (
     "group-committed set, callers: 256: CPU",
 )
 CHANNEL_FIGURES = (
+    "channels, one a tick: deliveries per CPU-second",
+    "channels, 10 a tick: deliveries per CPU-second",
+    "channels ÷ bare transports, one a tick",
+    "channels: publish → receive, p99",
+    "one subscriber stalls: the others' p99 ÷ without",
+    "idle WebSocket connection",
     "bare transports, one a tick: deliveries per CPU-second",
     "bare transports, 10 a tick: deliveries per CPU-second",
     "bare transports: publish → receive, p99",

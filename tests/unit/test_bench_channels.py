@@ -214,7 +214,6 @@ def test_the_pace_is_half_a_core_of_the_node() -> None:
     turns = {ONE.format(NODE): [turn(100_000)], ONE.format(BARE): [turn(200_000)]}
 
     assert channel_speed.half_rate(turns, smoke=False) == 100
-    assert channel_speed.half_rate({ONE.format(BARE): [turn(200_000)]}, smoke=False) == 200
 
 
 def test_what_a_stalled_reader_does_to_the_others_is_a_ratio_of_neighbours() -> None:
@@ -244,11 +243,6 @@ def test_latency_is_asked_of_the_node_alone() -> None:
 
     assert (node.measured, node.asked, node.met) == ("12.5 (12.5 … 12.5) ms", "≤ 20 ms", True)
     assert (bare.met, "max 30.0 ms" in bare.detail) == (None, True)
-
-
-def test_what_is_not_there_is_said() -> None:
-    """Nobody should take a missing row for a bad memory."""
-    assert channel_speed.left_out({}) == [channel_speed.NO_CHANNELS, channel_speed.NO_NCHAN]
 
 
 def test_nginx_gets_a_file_of_ours_and_writes_nowhere_else(tmp_path: Path) -> None:
