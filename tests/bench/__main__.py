@@ -82,15 +82,19 @@ async def channelled(seconds: float, turns: int, *, smoke: bool) -> tuple[list[F
         rate = channel_speed.half_rate(taken, smoke=smoke)
         calm = channel_speed.paced(rig, found, rate, smoke=smoke)
         paced, more = await in_turns(await opened(calm), seconds * channel_speed.PACED_TURNS, turns)
+        pair = channel_speed.crowded(rig, found, rate, smoke=smoke)
+        pairs = 1 if smoke else channel_speed.STALL_PAIRS
+        beside, yet_more = await in_turns(await opened(pair), seconds * channel_speed.PACED_TURNS, pairs)
+        troubles += more + yet_more
     figures = [
         *channel_figures.speeds(taken),
         *channel_figures.latencies(paced, calm, rate),
-        *channel_figures.stall(paced, calm),
+        *channel_figures.stall(beside, pair),
     ]
     say("channels: idle connections")
     async with Rig() as rig:
         weighed, wrong = await channel_speed.idle(rig, smoke=smoke)
-    return [*figures, *weighed], troubles + more + wrong
+    return [*figures, *weighed], troubles + wrong
 
 
 async def opened(loops: Mapping[str, channel_speed.FanOut]) -> Mapping[str, Scenario]:

@@ -27,6 +27,8 @@ SUBSCRIBERS = 500
 TOGETHER = 10
 PACED_TURNS = 2
 """A turn at a fixed pace lasts that many others: a stalled reader takes its time to become too slow."""
+STALL_PAIRS = 12
+"""The 99th percentile of one turn is made by a handful of its ticks: one pair of turns says little."""
 IDLE_CONNECTIONS = 5_000
 SMOKE_SUBSCRIBERS = 20
 SMOKE_RATE = 200.0
@@ -133,11 +135,16 @@ def fan_outs(rig: Rig, found: Mapping[str, Target], *, smoke: bool) -> dict[str,
 
 
 def paced(rig: Rig, found: Mapping[str, Target], rate: float, *, smoke: bool) -> dict[str, FanOut]:
-    """At a fixed pace: everyone in turns, then the node with one more subscriber, which reads, or does not."""
-    loops = {PACED.format(name): FanOut(rig, found[name], spec_of(smoke=smoke, rate=rate)) for name in found}
-    loops[READS] = FanOut(rig, found[NODE], spec_of(smoke=smoke, rate=rate, flood="read"))
-    loops[STALLS] = FanOut(rig, found[NODE], spec_of(smoke=smoke, rate=rate, flood="stalled"))
-    return loops
+    """Everyone at a fixed pace."""
+    return {PACED.format(name): FanOut(rig, found[name], spec_of(smoke=smoke, rate=rate)) for name in found}
+
+
+def crowded(rig: Rig, found: Mapping[str, Target], rate: float, *, smoke: bool) -> dict[str, FanOut]:
+    """The node at that pace with one more subscriber, which reads, or does not."""
+    return {
+        READS: FanOut(rig, found[NODE], spec_of(smoke=smoke, rate=rate, flood="read")),
+        STALLS: FanOut(rig, found[NODE], spec_of(smoke=smoke, rate=rate, flood="stalled")),
+    }
 
 
 def spec_of(*, smoke: bool, share: int = 1, rate: float = 0.0, flood: Flood = "") -> FanSpec:
