@@ -109,6 +109,30 @@ def listen(port: int, host: str, status: int, delay: float, fail: int, as_json: 
         _stop(error, EXIT_FAILED)
 
 
+@main.command("fake-evolution")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--version", type=click.Choice(("1", "2.3", "2.4")), default="2.3", show_default=True)
+@click.option("--instance", "instances", multiple=True, default=("demo",), show_default=True, help="May be repeated.")
+@click.option("--key", envvar="EVOLUTION_API_KEY", help="The global apikey.")
+@click.option("--webhook", metavar="URL", help="Where all events go, as with WEBHOOK_GLOBAL_URL.")
+@click.option("--by-events", is_flag=True, help="Append /messages-upsert and so on to it.")
+@click.option("--copies", type=click.IntRange(1, 10), default=1, show_default=True, help="Of every webhook.")
+@click.option(
+    "--jitter", type=click.FloatRange(0, 60), default=0, show_default=True, help="Seconds; reorders webhooks."
+)
+@click.option("--echo", is_flag=True, help="Tell of sent messages as if they had come in, too.")
+@click.option("--unlicensed", is_flag=True, help="Let 2.4 wait for POST /fake/activate.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON per event.")
+def fake_evolution(host: str, port: int, as_json: bool, **flags: object) -> None:
+    """Be an Evolution API without a WhatsApp: print what arrives and let people write."""
+    from router.cli_fake_evolution import options, run  # noqa: PLC0415  keeps --help fast
+
+    error = run(host, port, options(flags), as_json=as_json)
+    if error:
+        _stop(error, EXIT_FAILED)
+
+
 @main.group()
 def config() -> None:
     """Look at the settings as this node would see them."""

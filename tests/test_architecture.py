@@ -254,7 +254,8 @@ def key_table(source: Source) -> Iterator[str]:
 
 CORE = ("actors/core/**.py",)
 ADAPTERS = ("actors/adapters/**.py",)
-WAYS_OUT = ("actors/adapters/http/**.py", "router/cli*.py")
+WAYS_OUT = ("actors/adapters/http/**.py", "router/cli*.py", "router/fake_evolution/posting.py")
+FAKES = ("router/fake_evolution/**.py",)
 PORTS = ("actors.ports", "actors.node_ports", "actors.egress_ports", "actors.cache_ports", "actors.channel_ports")
 ROOTS = ("router/composition.py", "router/app.py", "router/engine.py")
 RULES = (
@@ -274,6 +275,8 @@ RULES = (
     Rule("only adapters speak to a store", CODE, imports_none(*STORE_LIBRARIES), but=ADAPTERS),
     Rule("actors speak no HTTP and no metrics", ("actors/**.py",), imports_none(*EDGE_LIBRARIES), but=WAYS_OUT),
     Rule("one way out", CODE, names_none("ClientSession"), but=WAYS_OUT),
+    Rule("a node has no fakes", CODE, imports_none("router.fake_evolution"), but=(*FAKES, "router/cli_fake*.py")),
+    Rule("a fake knows no node", FAKES, of_ours_only("router.fake_evolution")),
     Rule("every task has an owner", CODE, task_creation, but=("actors/runtime/**.py",)),
     Rule("asyncio.timeout, never wait_for", EVERYWHERE, wait_for),
     Rule("nothing is caught unseen", EVERYWHERE, broad_except, but=("actors/runtime/**.py",)),
@@ -382,6 +385,17 @@ PLANTED: dict[str, tuple[list[str], list[str]]] = {  # rule: what breaks it, wha
     "one way out": (
         ["router/api/x.py | aiohttp.ClientSession()", "actors/x.py | from aiohttp import ClientSession as Session"],
         ["router/cli_listen.py | aiohttp.ClientSession()", "actors/adapters/http/x.py | aiohttp.ClientSession()"],
+    ),
+    "a node has no fakes": (
+        ["router/cli.py | from router import fake_evolution", "actors/x.py | import router.fake_evolution.fake"],
+        ["router/cli_fake_evolution.py | from router.fake_evolution import fake", "router/x.py | import router.faked"],
+    ),
+    "a fake knows no node": (
+        [
+            "router/fake_evolution/x.py | from actors.core import signing",
+            "router/fake_evolution/x.py | import router.listening",
+        ],
+        ["router/fake_evolution/x.py | import aiohttp\nfrom router.fake_evolution import numbers"],
     ),
     "every task has an owner": (
         [

@@ -29,7 +29,7 @@ def test_help_names_every_command() -> None:
     result = buzon("--help")
 
     assert result.exit_code == 0
-    for command in ("serve", "listen", "config", "healthcheck", "openapi", "version"):
+    for command in ("serve", "listen", "fake-evolution", "config", "healthcheck", "openapi", "version"):
         assert f"\n  {command} " in result.stdout
 
 
