@@ -54,13 +54,15 @@ class Ingest(Struct, frozen=True, gc=False):
     """Give offsets to what others published on the plain Redis channel: `data`, in order, as JSON with an id each.
 
     Every node that listens heard the same, and asks the same. `mark` and `number` say which they are: the `number`-th
-    that was heard after this mark, and those that follow it. What has an offset already is left alone.
+    that was heard after this mark, and those that follow it. What has an offset already is left alone. `gone` is up to
+    which message, after which mark, this node gave some up: those that have no offset by now will never have one.
     """
 
     channel: ChannelName
     mark: str
     number: int
     messages: tuple[tuple[str, bytes], ...]
+    gone: tuple[str, int] | None = None
 
     @property
     def partition(self) -> int:

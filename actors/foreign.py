@@ -3,7 +3,8 @@
 Every node that listens hears it, between the same two marks and in the same order, counts it, and asks the store for an
 offset under the mark and the number: whoever is first gets one, the others learn that there is one. Never delivers
 anything itself: with its offset a message comes back like any other.
-Invariants: what was counted is asked for until it has an offset; one question at a time; bounded, the oldest go first.
+Invariants: what was counted is asked for until it has an offset; one question at a time; bounded, the oldest go first,
+and the next question says so: the store begins a new epoch when no other node had them either, which tells everybody.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from actors.channel_ports import ChannelName, Ingest
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 """A larger one would close whoever reads it: a reader may have as much in hand."""
-PENDING_MAX = 4096
-PENDING_BYTES_MAX = 8 * 1024 * 1024
+PENDING_MAX = 32_768
+PENDING_BYTES_MAX = 32 * 1024 * 1024
 INGEST_MAX = 128
 INGEST_BYTES_MAX = 256 * 1024
 
@@ -39,7 +40,7 @@ class Heard(Struct, frozen=True, gc=False):
 class Foreign:
     """The foreign messages of one channel. `new_id` makes ids; `ask` sends a question and is told nothing more."""
 
-    __slots__ = ("_ask", "_asked", "_bytes", "_channel", "_count", "_mark", "_new_id", "_pending", "dropped")
+    __slots__ = ("_ask", "_asked", "_bytes", "_channel", "_count", "_mark", "_new_id", "_pending", "gone")
 
     def __init__(self, channel: ChannelName, new_id: Callable[[], str], ask: Callable[[Ingest], None]) -> None:
         self._channel = channel
@@ -50,8 +51,8 @@ class Foreign:
         self._pending: deque[Heard] = deque()
         self._bytes = 0
         self._asked: Ingest | None = None
-        self.dropped = 0
-        """Messages given up for want of room."""
+        self.gone: tuple[str, int] | None = None
+        """Up to which message of a mark some were given up for want of room, and the store does not know it yet."""
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -75,12 +76,15 @@ class Foreign:
         self._pending.append(Heard(self._mark, self._count, self._new_id(), data))
         self._bytes += len(data)
         while len(self._pending) > PENDING_MAX or self._bytes > PENDING_BYTES_MAX:
-            self._bytes -= len(self._pending.popleft().data)
-            self.dropped += 1
+            oldest = self._pending.popleft()
+            self._bytes -= len(oldest.data)
+            self.gone = oldest.mark, oldest.number
         self.go_on()
 
     def has_offset(self, mark: str, number: int) -> None:
         """All up to this one have offsets, whoever asked."""
+        if self.gone and self.gone[0] == mark and self.gone[1] <= number:
+            self.gone = None
         pending = self._pending
         while pending and pending[0].mark == mark and pending[0].number <= number:
             self._bytes -= len(pending.popleft().data)
@@ -95,7 +99,7 @@ class Foreign:
         if self._asked is None and self._pending:
             first, *rest = self._next()
             messages = tuple((each.id, each.data) for each in (first, *rest))
-            self._asked = Ingest(self._channel, first.mark, first.number, messages)
+            self._asked = Ingest(self._channel, first.mark, first.number, messages, self.gone)
             self._ask(self._asked)
 
     def answered(self, asked: Ingest, done: bool) -> None:
@@ -104,6 +108,8 @@ class Foreign:
             return
         self._asked = None
         if done:
+            if asked.gone == self.gone:
+                self.gone = None
             self.has_offset(asked.mark, asked.number + len(asked.messages) - 1)
             self.go_on()
 

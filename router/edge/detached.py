@@ -93,6 +93,8 @@ def upgrade_head(request: web.Request, subprotocol: str = "") -> bytes:
         raise Problem(426, "this is for WebSockets", headers={"Upgrade": "websocket", "Connection": "Upgrade"})
     if headers.get(hdrs.SEC_WEBSOCKET_VERSION, "").strip() != _VERSION:
         raise Problem(426, f"only version {_VERSION} of WebSockets", headers={"Sec-WebSocket-Version": _VERSION})
+    if headers.get(hdrs.CONTENT_LENGTH, "0") != "0" or hdrs.TRANSFER_ENCODING in headers:
+        raise BadInput("body", "a handshake has none: what follows it are frames")
     key = headers.get(hdrs.SEC_WEBSOCKET_KEY, "").strip()
     if not _is_key(key):
         raise BadInput("Sec-WebSocket-Key", f"must be {_KEY_BYTES} bytes in base64")

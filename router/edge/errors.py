@@ -32,6 +32,7 @@ _SLUGS = {
     412: "precondition-failed",
     413: "too-large",
     415: "not-json",
+    426: "upgrade-required",
     429: "too-many-requests",
     500: "internal",
     503: "try-later",

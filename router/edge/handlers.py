@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from random import SystemRandom
 from typing import Protocol, cast
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import hdrs, web
 from multidict import istr
@@ -79,6 +80,7 @@ def endpoint(use_case: CallUseCase) -> Handler:
         body = _arrived(request)
         if body is None:
             body = await _arriving(request)
+        check_query(request)
         query = request.query
         call = Call(
             params=request.match_info,
@@ -97,6 +99,18 @@ def check_decoded(name: str, value: str, raw_path: str) -> None:
     would mean the same as another one that is encoded well."""
     if value.count("%") != raw_path.count("%25"):
         raise BadInput(name, "is not percent-encoded UTF-8")
+
+
+def check_query(request: web.Request) -> None:
+    """Refuse a query with bytes that are no UTF-8: they would come out as other characters."""
+    raw = request.rel_url.raw_query_string
+    if "%" not in raw and raw.isascii():
+        return
+    for part in raw.split("&"):
+        try:
+            unquote_to_bytes(part.encode("utf-8", "surrogateescape")).decode()
+        except UnicodeDecodeError:
+            raise BadInput(part.partition("=")[0], "is not percent-encoded UTF-8") from None
 
 
 def headers_of(request: web.Request) -> RequestHeaders:

@@ -1,12 +1,13 @@
 """Centrifugo: the WebSocket of `/connection/websocket`, for the official client libraries of Centrifugo, in JSON.
 
-Commands are lines of a frame; each has its answer by its id, in whatever order they are done, but publishing keeps its
-order. What a client missed is all in the answer that subscribes it. Presence is counted, not listed.
+Commands are lines of a frame; each has its answer by its id, in whatever order they are done, but publishing to a
+channel keeps its order, and comes after joining it when that was asked for before. What a client missed is all in the
+answer that subscribes it. Presence is counted, not listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from secrets import token_hex
 
@@ -25,6 +26,7 @@ from router.realtime.codes import (
     NOT_AVAILABLE,
     NOT_CONNECTED,
     STALE,
+    TOO_MANY,
     UNRECOVERABLE,
     Fault,
     bad,
@@ -48,10 +50,14 @@ class Waiting(Struct, frozen=True, gc=False):
     strict: bool
 
 
+Held = tuple[Callable[[], Awaitable[bytes | Fault]], Callable[[bytes | Fault], None]]
+"""Work, and what is to be done with its outcome."""
+
+
 class CentrifugoSocket(Socket):
     """A connection of a Centrifugo client."""
 
-    __slots__ = ("_channels", "_connected")
+    __slots__ = ("_channels", "_connected", "_held")
 
     ping = commands.PING
 
@@ -60,6 +66,8 @@ class CentrifugoSocket(Socket):
         self._connected = False
         self._channels: dict[str, Waiting | None] = {}
         """None: it has joined."""
+        self._held: dict[str, list[Held]] = {}
+        """What is published to a channel once it is known whether it joins."""
 
     def started(self) -> None:
         """Wait for the first command."""
@@ -89,6 +97,7 @@ class CentrifugoSocket(Socket):
                 each.position, each.publications, asked=waiting.asked, recovered=waiting.asked and each.recovered
             )
             self._answer(waiting.number, b"subscribe", body)
+            self._go_on(each.name)
 
     def refuse(self, names: Sequence[str], error: Exception) -> None:
         """It could not join."""
@@ -96,6 +105,7 @@ class CentrifugoSocket(Socket):
             waiting = self._channels.pop(name, None)
             if waiting is not None:
                 self._answer(waiting.number, b"subscribe", fault_of(error))
+                self._go_on(name)
 
     def lost(self, name: str, position: Position, others: Places) -> None:
         """Nobody can say what came before this: the client subscribes again and is told so."""
@@ -107,6 +117,7 @@ class CentrifugoSocket(Socket):
             self.say(commands.lost(name))
         else:
             self._answer(waiting.number, b"subscribe", UNRECOVERABLE)
+            self._go_on(name)
 
     async def caught_up(self, part: Joined, places: Places) -> None:
         """Never called: the format is whole."""
@@ -118,6 +129,7 @@ class CentrifugoSocket(Socket):
         names, self._channels = self._channels, {}
         for name in names:
             self.hall.channels.leave(self, FORMAT, [name])
+            self._go_on(name)
 
     def too_large(self, payload: bytes) -> None:
         """A frame over the limit."""
@@ -141,11 +153,11 @@ class CentrifugoSocket(Socket):
             check_message(line)
             command = commands.decode(line)
         except Malformed as error:
-            self._fail(0, bad(str(error)))
+            self._fail(commands.number_of(line), bad(str(error)))
         except msgspec.ValidationError as error:
             self._fail(commands.number_of(line), bad(rejection(error, Command).detail))
         except (msgspec.DecodeError, RecursionError):
-            self._fail(0, bad("the command is not JSON"))
+            self._fail(commands.number_of(line), bad("the command is not JSON"))
         else:
             self._act(command)
 
@@ -206,6 +218,7 @@ class CentrifugoSocket(Socket):
             waiting = self._channels.pop(name)
             if waiting is not None:
                 self._answer(waiting.number, b"subscribe", ABANDONED)
+                self._go_on(name)
         self._answer(number, b"unsubscribe", b"{}")
 
     def _turn_away(self, name: str, number: int) -> None:
@@ -214,6 +227,7 @@ class CentrifugoSocket(Socket):
             del self._channels[name]
             self.hall.channels.leave(self, FORMAT, [name])
             self._answer(number, b"subscribe", UNRECOVERABLE)
+            self._go_on(name)
 
     def _publish(self, number: int, wanted: Publish) -> None:
         if fault := name_fault(wanted.channel):
@@ -222,10 +236,18 @@ class CentrifugoSocket(Socket):
             self._fail(number, DENIED)
         else:
             data = frames.one_line(bytes(wanted.data))
-            self.run(
-                partial(_published, self.hall.channels, wanted.channel, data),
-                partial(self._answer, number, b"publish"),
-            )
+            work = partial(_published, self.hall.channels, wanted.channel, data)
+            answer = partial(self._answer, number, b"publish")
+            if self._channels.get(wanted.channel) is None:
+                self.run(work, answer)
+            elif sum(map(len, self._held.values())) >= self.hall.limits.jobs_max:
+                answer(TOO_MANY)
+            else:
+                self._held.setdefault(wanted.channel, []).append((work, answer))
+
+    def _go_on(self, name: str) -> None:
+        for work, answer in self._held.pop(name, ()):
+            self.run(work, answer)
 
     def _ask_history(self, number: int, wanted: History) -> None:
         if fault := name_fault(wanted.channel):

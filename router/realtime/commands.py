@@ -5,6 +5,7 @@ Only what the router acts on has fields here; the rest is passed over. Messages 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -94,13 +95,15 @@ class Numbered(Struct, frozen=True):
 
 
 decode = msgspec.json.Decoder(Command).decode
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+"""Half of a character: JavaScript writes it, no decoder takes it."""
 _decode_numbered = msgspec.json.Decoder(Numbered).decode
 
 
 def number_of(line: bytes) -> int:
-    """The id of a command that is wrong; 0 when it has none."""
+    """The id of a command that is wrong, if only in its characters; 0 when it has none."""
     try:
-        return _decode_numbered(line).id
+        return _decode_numbered(_SURROGATE.sub(r"\\u0020", line.decode("utf-8", "replace"))).id
     except (msgspec.DecodeError, RecursionError):
         return 0
 

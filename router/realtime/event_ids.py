@@ -17,6 +17,8 @@ from msgspec import Meta
 
 from actors.channel_ports import Position
 
+CHANNELS_MAX = 128
+"""Of more, the id would be longer than a header may be (aiohttp takes 8190 bytes)."""
 ID_CHARACTERS_MAX = 8000
 _DIGEST_BYTES = 8
 

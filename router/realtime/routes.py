@@ -17,11 +17,12 @@ from msgspec import Meta, Struct
 from actors.core.channel_names import name_fault
 from router.edge.detached import Detached, detach, head_of, subprotocols, upgrade_head
 from router.edge.errors import BadInput, Problem
+from router.edge.handlers import check_query
 from router.edge.openapi import Operation, Text
 from router.edge.origins import may_open
 from router.realtime.centrifugo import CentrifugoSocket
 from router.realtime.codes import WRONG_PROTOCOL
-from router.realtime.event_ids import BadEventId, positions
+from router.realtime.event_ids import CHANNELS_MAX, BadEventId, positions
 from router.realtime.hall import Realtime
 from router.realtime.plain import PlainSocket
 from router.realtime.sse import EventStream
@@ -82,16 +83,18 @@ class RealtimeRoutes:
         operation_id="events",
         query=EventsQuery,
         responses={200: Text(EVENT_STREAM)},
-        errors=(400, 403, 429, 503),
+        errors=(400, 403, 426, 429, 503),
     )
     async def events(self, request: web.Request) -> Detached:
         """Answer `GET /events`."""
         client = self._check(request)
         if request.version < HttpVersion11:
-            raise Problem(505, "events need HTTP/1.1")
+            raise Problem(426, "events need HTTP/1.1", headers={"Upgrade": "HTTP/1.1", "Connection": "Upgrade"})
         names = self._names(request)
         if not names:
             raise BadInput("channels", "names no channel")
+        if len(names) > CHANNELS_MAX:
+            raise BadInput("channels", f"names more than {CHANNELS_MAX} channels: their event ids would fit no header")
         last_id = request.headers.get(hdrs.LAST_EVENT_ID, "") or request.query.get("last_event_id", "")
         try:
             wanted = positions(last_id, names) if last_id else dict.fromkeys(names)
@@ -141,6 +144,7 @@ class RealtimeRoutes:
         return client
 
     def _names(self, request: web.Request) -> Sequence[str]:
+        check_query(request)
         query = request.query
         listed = (name for part in query.getall("channels", ()) for name in part.split(",") if name)
         names = list(dict.fromkeys((*listed, *query.getall("channel", ()))))

@@ -19,6 +19,7 @@ from router.realtime.codes import LATER, NO_PONG, TOO_MANY, TOO_MANY_ERRORS, TOO
 from router.realtime.connection import Connection
 from router.realtime.hall import Realtime
 
+CODE_MAX = 4999
 INTERNAL_ERROR = Close(1011, "internal error")
 _CLOSE_REASONS = {1002: "protocol error", 1007: "invalid payload", 1009: "message too big"}
 _TEXT, _BINARY, _PING, _CLOSE = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.CLOSE
@@ -144,7 +145,7 @@ class Socket(Connection):
 
     def _close_received(self, code: int) -> None:
         if not self.closed:
-            self.end(Close(code or 1005, ""))
+            self.end(Close(code or 1005, "") if code <= CODE_MAX else Close(1002, _CLOSE_REASONS[1002]))
         self._transport.close()
 
     async def _done(

@@ -82,6 +82,20 @@ async def test_everybody_hears_what_any_node_is_told(
     assert all(not each.data["b"] for each in listeners)
 
 
+async def test_a_burst_of_another_redis_client(
+    nodes: list[NodeProcess], listeners: list[WsListener], own_valkey: ValkeyServer
+) -> None:
+    """As fast as it can: everybody hears all of it, in its order."""
+    sent = list(range(12_000))
+    with own_valkey.client() as other, other.pipeline(transaction=False) as pipeline:
+        for number in sent:
+            pipeline.publish("a", number)
+        pipeline.execute()
+    await until(lambda: all(len(each.data["a"]) >= len(sent) for each in listeners), 20.0, what="all of it")
+    assert [each.data["a"] for each in listeners] == [sent] * 3
+    assert [each.told for each in listeners] == [2] * 3
+
+
 async def test_counts_are_people(
     nodes: list[NodeProcess], listeners: list[WsListener], http: aiohttp.ClientSession, own_valkey: ValkeyServer
 ) -> None:

@@ -187,6 +187,24 @@ async def test_a_foreign_message_gets_one_offset(any_topology: Server) -> None:
         assert [each.offset for each in (await nodes[0].recall(NAME)).publications] == [1, 2, 3]
 
 
+async def test_a_hole_among_foreign_messages_begins_an_epoch(any_topology: Server) -> None:
+    """Once, and only where no node had what another gave up: whoever listens or comes back is told."""
+    async with node_on(any_topology) as node:
+        await node.ingest(NAME, "one", 1, b"1", b"2")
+        before = (await node.recall(NAME)).top
+        await node.ingest(NAME, "one", 3, b"3", gone=("one", 2))
+        assert (await node.recall(NAME)).top == Position(before.epoch, 3)
+        await node.ingest(NAME, "one", 6, b"6", gone=("one", 5))
+        after = await node.recall(NAME)
+        assert after.top.epoch > before.epoch
+        assert data_of(after) == [b"6"]
+        await node.ingest(NAME, "one", 4, b"4", b"5", b"6", b"7", gone=("one", 5))
+        await node.ingest(NAME, "two", 1, b"8", gone=("one", 5))
+        last = await node.recall(NAME)
+        assert last.top == Position(after.top.epoch, 3)
+        assert data_of(last) == [b"6", b"7", b"8"]
+
+
 async def test_numbers_count_from_their_mark(any_topology: Server) -> None:
     """The first after another mark is another message."""
     async with node_on(any_topology) as node:

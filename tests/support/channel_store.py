@@ -158,10 +158,12 @@ class ChannelNode:
         assert isinstance(answer, Recalled), answer
         return answer
 
-    async def ingest(self, name: str, mark: str, number: int, *data: bytes) -> None:
+    async def ingest(
+        self, name: str, mark: str, number: int, *data: bytes, gone: tuple[str, int] | None = None
+    ) -> None:
         """Ask for offsets."""
         messages = tuple((f"f{next(_IDS)}", each) for each in data)
-        assert await self.channels.ingest([Ingest(channel(name), mark, number, messages)]) == [True]
+        assert await self.channels.ingest([Ingest(channel(name), mark, number, messages, gone)]) == [True]
 
 
 def channel(name: str) -> ChannelName:

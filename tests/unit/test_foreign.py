@@ -178,25 +178,55 @@ def test_questions_are_bounded(size_bytes: int) -> None:
 
 
 def test_what_waits_is_bounded_in_number() -> None:
-    """The oldest are given up, and counted."""
+    """The oldest are given up, and the next question says so, once."""
     rig = Rig()
     rig.foreign.marked("k1")
     rig.hear(*[b"1"] * (PENDING_MAX + 10))
-    assert (len(rig.foreign), rig.foreign.dropped) == (PENDING_MAX, 10)
+    assert len(rig.foreign) == PENDING_MAX
     rig.answer()
-    assert rig.asked[1].number == 11
+    rig.answer()
+    assert [(each.number, each.gone) for each in rig.asked[:2]] == [(1, None), (11, ("k1", 10))]
+    assert rig.asked[2].gone is None
+
+
+def test_what_was_given_up_is_told_until_the_store_knows() -> None:
+    """However often nobody can know what came of a question, and under whatever mark the next one is."""
+    rig = Rig()
+    rig.foreign.marked("k1")
+    rig.hear(*[b"1"] * (PENDING_MAX + 1))
+    rig.foreign.marked("k2")
+    rig.hear(*[b"2"] * PENDING_MAX)
+    for _ in range(2):
+        rig.answer(done=False)
+        rig.foreign.go_on()
+        assert (rig.asked[-1].mark, rig.asked[-1].gone) == ("k2", ("k1", PENDING_MAX + 1))
+    rig.answer()
+    assert rig.asked[-1].gone is None
+
+
+def test_another_node_had_what_was_given_up() -> None:
+    """Then nothing is lost, and nothing is told."""
+    rig = Rig()
+    rig.foreign.marked("k1")
+    rig.hear(*[b"1"] * (PENDING_MAX + 10))
+    rig.foreign.has_offset("k1", 9)
+    assert rig.foreign.gone == ("k1", 10)
+    rig.foreign.has_offset("k2", 10)
+    assert rig.foreign.gone == ("k1", 10)
+    rig.foreign.has_offset("k1", 10)
+    assert rig.foreign.gone is None
 
 
 def test_what_waits_is_bounded_in_bytes() -> None:
     """What has an offset makes room again."""
     rig = Rig()
     rig.foreign.marked("k1")
-    large = json_of(PENDING_BYTES_MAX // 8)
-    rig.hear(*[large] * 10)
-    assert (len(rig.foreign), rig.foreign.dropped) == (8, 2)
-    rig.foreign.has_offset("k1", 10)
-    rig.hear(*[large] * 8)
-    assert (len(rig.foreign), rig.foreign.dropped) == (8, 2)
+    large, fits = json_of(MESSAGE_BYTES_MAX), PENDING_BYTES_MAX // MESSAGE_BYTES_MAX
+    rig.hear(*[large] * (fits + 2))
+    assert (len(rig.foreign), rig.foreign.gone) == (fits, ("k1", 2))
+    rig.foreign.has_offset("k1", fits + 2)
+    rig.hear(*[large] * fits)
+    assert (len(rig.foreign), rig.foreign.gone) == (fits, None)
 
 
 def test_a_message_too_large_for_a_reader_has_no_number() -> None:

@@ -55,7 +55,7 @@ def test_an_id_comes_back_as_the_places_it_was_made_of(of: dict[str, Position]) 
 
 def test_the_id_of_as_many_channels_as_there_may_be_fits_a_header() -> None:
     """With epochs as long as the store's."""
-    of = {f"channel-{number}" * 10: Position("0123456789ab1", 2**40) for number in range(128)}
+    of = {f"channel-{number}" * 10: Position("1796486400000000" + "Ab_-Ab_-" + "1", 2**53) for number in range(128)}
     assert len(event_id(of.items())) < ID_CHARACTERS_MAX
 
 

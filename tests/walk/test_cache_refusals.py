@@ -199,6 +199,7 @@ async def test_bodies_that_are_not_json(api: CacheApi) -> None:
         ("limit=", "limit"),
         ("cursor=x", "cursor"),
         ("cursor=%FF", "cursor"),
+        ("limit=1&pattern=%C3", "pattern"),
         ("cursor=kwAA", "cursor"),
         ("cursor=k__8oA", "cursor"),
         (f"cursor={'A' * 2049}", "cursor"),

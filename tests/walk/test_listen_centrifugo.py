@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.listeners import Place, RawSocket, listening, place, talk, upgrade
+from tests.support.until import until
 
 PATH = "/connection/websocket"
 
@@ -144,7 +145,11 @@ async def test_the_store_is_away(here: Place) -> None:
 MISTAKES: list[tuple[bytes, int, int]] = [
     (b"{", 0, 107),
     (b"\xff", 0, 107),
-    (b'{"id":9,"publish":{"channel":"a","data":"\xff"}}', 0, 107),
+    (b'{"id":9,"publish":{"channel":"a","data":"\xff"}}', 9, 107),
+    (b'{"publish":{"channel":"a","data":"\\ud800"},"id":9}', 9, 107),
+    (b'{"subscribe":{"channel":"\\ud800"},"id":9}', 9, 107),
+    (b'{"id":9,"publish":{"channel":"a","data":' + b"[" * 40 + b"]" * 40 + b"}}", 9, 107),
+    (b'{"id":9,"subscribe":{"channel":"a","offset":18446744073709551615}}', 9, 107),
     (b"[" * 50_000, 0, 107),
     (b'{"id":-1}', 0, 107),
     (b'{"id":9}', 9, 107),
@@ -157,7 +162,7 @@ MISTAKES: list[tuple[bytes, int, int]] = [
     (b'{"id":9,"publish":{"channel":"$buffers","data":1}}', 9, 103),
     (b'{"id":9,"publish":{"channel":"buzon:x","data":1}}', 9, 107),
     (b'{"id":9,"publish":{"channel":"a"}}', 9, 107),
-    (b'{"id":9,"publish":{"channel":"a","data":[99999999999999999999]}}', 0, 107),
+    (b'{"id":9,"publish":{"channel":"a","data":[99999999999999999999]}}', 9, 107),
     (b'{"id":9,"history":{"channel":"a","limit":-2}}', 9, 107),
     (b'{"id":9,"history":{"channel":"a","since":{"offset":-1}}}', 9, 107),
     (b'{"id":9,"presence_stats":{"channel":""}}', 9, 107),
@@ -191,6 +196,42 @@ async def test_more_commands_than_may_wait(here: Place) -> None:
         assert sorted(answer["id"] for answer in answers if "error" in answer) == [5, 6]
         assert {answer["error"]["code"] for answer in answers if "error" in answer} == {111}
         assert [each.data for each in small.service.streams["a"]] == [b"2", b"3", b"4"]
+
+
+async def test_what_is_published_after_subscribing_is_heard(here: Place) -> None:
+    """By who does both in one breath; to other channels nothing waits, and beyond a bound it is to be tried later."""
+    async with place(jobs_max=2) as small, connected(small) as ws:
+        small.service.hold = True
+        ws.say({"id": 2, "subscribe": {"channel": "a"}})
+        for number in range(3, 6):
+            ws.say({"id": number, "publish": {"channel": "a", "data": number}})
+        answer = await ws.hear()
+        assert (answer["id"], answer["error"]["code"]) == (5, 111)
+        ws.say({"id": 6, "publish": {"channel": "b", "data": 6}})
+        assert await ws.hear() == {"id": 6, "publish": {}}
+        assert "a" not in small.service.streams
+        small.service.let_in()
+        heard = [await ws.hear() for _ in range(5)]
+        assert heard[0]["id"] == 2
+        assert heard[0]["subscribe"]["offset"] == 0
+        assert [each["push"]["pub"] for each in heard if "push" in each] == [
+            {"data": 3, "offset": 1},
+            {"data": 4, "offset": 2},
+        ]
+        assert [each["id"] for each in heard if "id" in each] == [2, 3, 4]
+
+
+async def test_what_waits_for_a_channel_is_published_also_when_it_is_not_joined(here: Place) -> None:
+    """Whether the client gives the channel up, or goes."""
+    async with connected(here) as ws:
+        here.service.hold = True
+        ws.say({"id": 2, "subscribe": {"channel": "a"}})
+        ws.say({"id": 3, "publish": {"channel": "a", "data": 1}})
+        ws.say({"id": 4, "unsubscribe": {"channel": "a"}})
+        assert {(await ws.hear())["id"] for _ in range(3)} == {2, 3, 4}
+        ws.say({"id": 5, "subscribe": {"channel": "a"}})
+        ws.say({"id": 6, "publish": {"channel": "a", "data": 2}})
+    await until(lambda: [each.data for each in here.service.streams["a"]] == [b"1", b"2"], what="both")
 
 
 async def test_nothing_before_connect(here: Place) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from router.edge.detached import Detached
+from router.realtime.event_ids import CHANNELS_MAX
 from tests.support.listeners import Place, RawSocket, place, talk
 from tests.support.until import until
 
@@ -170,7 +171,9 @@ REFUSED: list[tuple[str, int]] = [
     ("GET /events?channels=, HTTP/1.1", 400),
     ("GET /events?channels=buzon:x HTTP/1.1", 400),
     ("GET /events?channels=a&last_event_id=!! HTTP/1.1", 400),
-    ("GET /events?channels=a HTTP/1.0", 505),
+    ("GET /events?channels=a HTTP/1.0", 426),
+    ("GET /events?channels=%FF HTTP/1.1", 400),
+    ("GET /events?channels=a&channel=%ED%A0%80 HTTP/1.1", 400),
     ("HEAD /events?channels=a HTTP/1.1", 405),
 ]
 
@@ -182,6 +185,25 @@ async def test_what_is_refused(here: Place, line: str, status: int) -> None:
         head = await raw.reader.readuntil(b"\r\n\r\n")
         assert head.split(b" ")[1] == b"%d" % status
         assert b"application/problem+json" in head
+
+
+async def test_an_id_fits_the_header_it_comes_back_in() -> None:
+    """Of as many channels as there may be, however many a connection may have otherwise."""
+    names = [f"channel-{number}" for number in range(CHANNELS_MAX)]
+    async with place(channels_max=1000) as here:
+        for name in names:
+            here.service.epochs[name] = "1796486400000000Ab_-Ab_-1"
+            here.service.say(name, b"1")
+        async with listening(here, f"channels={','.join(names)}") as stream:
+            told = [await stream.event() for _ in names]
+            last = told[-1]
+            assert last is not None
+        async with listening(here, f"channels={','.join(names)}", f"Last-Event-ID: {last.id}") as stream:
+            told = [await stream.event() for _ in names]
+            assert all(each and each.data["recovered"] for each in told)
+        many = ",".join(f"c{number}" for number in range(CHANNELS_MAX + 1))
+        async with talk(here.port, f"GET /events?channels={many} HTTP/1.1\r\nHost: x\r\n\r\n".encode()) as raw:
+            assert (await raw.reader.readline()).split(b" ")[1] == b"400"
 
 
 async def test_what_a_listener_sends_is_not_read(here: Place) -> None:

@@ -170,6 +170,9 @@ HANDSHAKES: list[tuple[bytes, int]] = [
     (upgrade("/ws").replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short"), 400),
     (upgrade("/ws").replace(b"GET", b"HEAD"), 405),
     (upgrade("/ws?channels=buzon:x"), 400),
+    (upgrade("/ws?channels=%FF"), 400),
+    (upgrade("/ws", "Content-Length: 5"), 400),
+    (upgrade("/ws", "Transfer-Encoding: chunked"), 400),
 ]
 
 
@@ -248,6 +251,7 @@ BROKEN: list[tuple[bytes, int]] = [
     (b"\x81\xff" + (2**20).to_bytes(8, "big"), 1009),
     (b"\x81\xff" + b"\xff" * 8, 1009),
     (frame(CLOSE, b"x"), 1002),
+    (frame(CLOSE, b"\xff\xff"), 1002),
     (frame(PING, b"x" * 126), 1002),
 ]
 

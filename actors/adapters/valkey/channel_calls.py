@@ -75,7 +75,8 @@ class Publishes:
     def _ingest(self, batches: Sequence[Ingest]) -> list[Any]:
         arguments = [*self._head(), MARK_MS]
         for each in batches:
-            arguments += (PREFIXES[each.partition], each.channel.kid, each.mark, each.number, len(each.messages))
+            arguments += (PREFIXES[each.partition], each.channel.kid, *(each.gone or ("", 0)))
+            arguments += (each.mark, each.number, len(each.messages))
             for message in each.messages:
                 arguments += message
         return arguments

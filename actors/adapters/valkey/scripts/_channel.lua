@@ -14,7 +14,7 @@ local function begin(head, known)
   local t = redis.call('TIME')
   local at = math.max(t[1] * 1000000 + t[2], begun_at(head.e) + 1, begun_at(known) + 1)
   begun = begun + 1
-  head.e, head.s = string.format('%016.0f', at) .. seed .. begun, 0
+  head.e, head.s, head.kept = string.format('%016.0f', at) .. seed .. begun, 0, false
   redis.call('UNLINK', head.h)
   redis.call('HSET', head.c, 'e', head.e, 's', 0)
   redis.call('PEXPIRE', head.c, head_ms)
