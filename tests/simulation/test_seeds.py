@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.run import Wish, run
 
-SEEDS = 200
+SEEDS = 80
 TOGETHER = 20
 
 

@@ -43,7 +43,7 @@ EAR_S = 0.04
 KEPT = 40
 FORGOTTEN_S = 2.0
 """A server loses no more than this of what it has acknowledged."""
-EXAMPLES = 60
+EXAMPLES = 30
 
 
 @pytest.fixture(autouse=True)
