@@ -24,6 +24,7 @@ from router.edge.openapi import Operation
 from router.edge.paging import LIMIT_DEFAULT, Cursor, Limit, Token
 from router.edge.query import Query
 from router.edge.usecase import Call, Reply, RequestHeaders
+from router.realtime.frames import one_line
 
 TAG = "channels"
 ABOUT = "Messages to everybody who listens now, with a history for those who come back."
@@ -39,7 +40,6 @@ LOOK_MAX = 500
 OFFSET_MAX = 2**53
 
 Name = Annotated[str, Meta(description=f"1 to {NAME_BYTES_MAX} bytes in UTF-8.")]
-_NEWLINES = bytes.maketrans(b"\r\n", b"  ")
 
 
 class PublishRequest(Struct, frozen=True):
@@ -226,7 +226,7 @@ class ChannelRoutes:
 
     async def _publish(self, channel: str, message: Raw, once: str | None) -> Reply:
         # Line ends between the tokens of a JSON text mean nothing, and would end the line of an event.
-        sent = await self._channels.publish(channel, bytes(message).translate(_NEWLINES), once)
+        sent = await self._channels.publish(channel, one_line(bytes(message)), once)
         answer = PublishedMessage(
             PUBLISHED, channel, sent.subscribers, sent.id, sent.position.offset, sent.position.epoch
         )
