@@ -21,7 +21,6 @@ from tests.support.valkey_cluster import ValkeyCluster
 LONG = (
     "test_bench_smoke.py",
     "test_seeds.py",
-    "test_flood.py",
     "test_store_model.py",
     "test_channel_ear.py",
     "test_drain.py",
