@@ -68,8 +68,19 @@ class Message(Struct, frozen=True, gc=False, kw_only=True):
     ) = None
 
 
-class Policy(Struct, frozen=True, gc=False, kw_only=True):
-    """The newest message's webhook and options: they hold for the whole open batch and are frozen with it."""
+class Conversation(Struct, frozen=True, gc=False, omit_defaults=True):
+    """Whose messages a batch holds when they are WhatsApp's. `contact` is the JID that a reply goes to; `reply` says
+    where the webhook's answer has one: a dotted path, "" for the usual places; None when nothing is sent back."""
+
+    instance: str
+    contact: str
+    reply: str | None = None
+
+
+class Policy(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """The newest message's webhook and options: they hold for the whole open batch and are frozen with it.
+    With a `conversation` the batch is of its messages, in WhatsApp's order (`message_order`)."""
 
     webhook: Webhook
     buffer: BufferOptions
+    conversation: Conversation | None = None

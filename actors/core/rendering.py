@@ -16,6 +16,7 @@ import msgspec
 
 from actors.core.aggregation import FieldPath, aggregate, joinable, parse_path
 from actors.core.json_span import replace, value_at
+from actors.core.message_order import in_order
 from actors.core.policy import BufferOptions, Policy, Reason
 
 StoredMessage = tuple[str, int, bytes]
@@ -29,9 +30,12 @@ def render(policy: Policy, *, key: str, reason: Reason, messages: Sequence[Store
 
     `merged`: the newest payload with the field replaced by the aggregate. `envelope`: every message. Without a
     `format` a batch with an `aggregate_field` is merged, any other enveloped. If the newest payload itself has no such
-    field, which no accepted message does, the envelope loses nothing and goes instead.
+    field, which no accepted message does, the envelope loses nothing and goes instead. A conversation's messages are
+    put in WhatsApp's order first; its newest message is the one that was sent last.
     """
     options = policy.buffer
+    if policy.conversation is not None:
+        messages = in_order(messages)
     newest = messages[-1][2]
     if options.aggregate_field is None:
         return newest if options.format == "merged" else _envelope(key, reason, messages, None)

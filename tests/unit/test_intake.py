@@ -62,6 +62,7 @@ def test_the_seed_example_is_accepted() -> None:
     assert accepted.limits == Limits(20_000, 0, 5, 1024 * 1024)
     policy = msgspec.json.decode(accepted.policy, type=Policy)
     assert policy == Policy(webhook=accepted.message.webhook, buffer=accepted.message.buffer)
+    assert b"conversation" not in accepted.policy
 
 
 def test_unknown_fields_beside_webhook_and_buffer_are_ignored() -> None:

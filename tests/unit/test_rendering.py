@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from actors.core.aggregation import parse_path
 from actors.core.json_span import locate, value_at
-from actors.core.policy import Aggregate, BufferOptions, Format, Policy, Reason, Webhook
+from actors.core.message_order import message_id
+from actors.core.policy import Aggregate, BufferOptions, Conversation, Format, Policy, Reason, Webhook
 from actors.core.rendering import StoredMessage, render, rfc3339
 from tests.support.json_text import OBJECTS, STRINGS, VALUES
 
@@ -75,6 +76,40 @@ def test_the_last_of_equal_keys_counts() -> None:
     """What decoders see is what is read and what is replaced."""
     payload = '{"json":{"q":1},"json":{"q":"a","q":"b"}}'
     assert body(policy(), payload, payload) == '{"json":{"q":1},"json":{"q":"a","q":"b\\nb"}}'
+
+
+@pytest.mark.parametrize(
+    ("format", "whole"), [("merged", '{"json":{"q":"a\\nb\\nc"},"n":3}'), ("envelope", None), (None, None)]
+)
+def test_a_conversation_is_in_whatsapps_order(format: Format | None, whole: str | None) -> None:
+    """The texts, the messages of an envelope, and which message is the newest."""
+    of = msgspec.structs.replace(policy(format=format), conversation=Conversation("ventas", "1@lid"))
+    sent = {"c": 3, "a": 1, "b": 2}  # as they arrived
+    messages = [
+        (
+            message_id("ventas", text, 1_717_689_097 + second),
+            RECEIVED_MS,
+            f'{{"json":{{"q":"{text}"}},"n":{second}}}'.encode(),
+        )
+        for text, second in sent.items()
+    ]
+    bodies = {render(of, key="k", reason="size", messages=messages) for _ in range(2)}
+    assert len(bodies) == 1
+    decoded = msgspec.json.decode(bodies.pop())
+    if whole is not None:
+        assert decoded == msgspec.json.decode(whole)
+    elif format == "envelope":
+        assert decoded["aggregated"] == "a\nb\nc"
+        assert [each["payload"]["n"] for each in decoded["messages"]] == [1, 2, 3]
+    else:
+        assert decoded == {"json": {"q": "a\nb\nc"}, "n": 3}
+
+
+def test_other_messages_stay_in_the_order_of_acceptance() -> None:
+    """Whatever their callers call them."""
+    late, early = (message_id("ventas", "x", second) for second in (1_717_689_098, 1_717_689_097))
+    messages = [(late, RECEIVED_MS, b'{"json":{"q":"a"}}'), (early, RECEIVED_MS, b'{"json":{"q":"b"}}')]
+    assert render(policy(), key="k", reason="size", messages=messages) == b'{"json":{"q":"a\\nb"}}'
 
 
 def test_an_element_of_an_array_can_be_the_field() -> None:
