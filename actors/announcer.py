@@ -9,11 +9,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
+from msgspec import Raw
+
+from actors.core.evolution_server import Paused
+from actors.core.ids import is_task
 from actors.core.outcome import Answered, Failed
+from actors.core.receipts import Receipt
 from actors.core.rendering import rfc3339
+from actors.core.tasks import TaskState, policy_of
 from actors.events import Events
-from actors.ports import Claimed, ClosedBatch, DeliveryRecord, Entry, Overloaded, Settle, StoreAway
+from actors.ports import Claimed, ClosedBatch, DeliveryRecord, Entry, Overloaded, Settle, Settled, StoreAway
 from actors.runtime.supervisor import Supervisor
+from actors.task_ports import NewTask
+
+_TASK_EVENTS: dict[Settled, tuple[str, TaskState]] = {
+    "delivered": ("succeeded", "SUCCESS"),
+    "dead": ("failed", "FAILURE"),
+    "retrying": ("retrying", "RETRY"),
+    "held": ("held", "RETRY"),
+}
 
 
 class Announcer:
@@ -44,6 +58,9 @@ class Announcer:
 
     def settled(self, claimed: Claimed, settle: Settle, outcome: Answered | Failed) -> None:
         """An attempt has ended."""
+        if is_task(settle.delivery_id):
+            self._task_settled(claimed, settle, outcome)
+            return
         if not self._events.wanted("$deliveries"):
             return
         fields: dict[str, object] = {
@@ -63,7 +80,57 @@ class Announcer:
 
     def discarded(self, delivery_id: str) -> None:
         """A delivery was given up on demand."""
+        if is_task(delivery_id):
+            self._events.tell("$tasks", "revoked", {"task_id": delivery_id, "status": "REVOKED"})
+            return
         self._events.tell("$deliveries", "discarded", {"delivery_id": delivery_id})
+
+    def task_queued(self, task: NewTask) -> None:
+        """A task was taken in."""
+        if self._events.wanted("$tasks"):
+            policy = policy_of(task.policy)
+            fields = {"task_id": task.task_id, "status": "PENDING", "instance": policy.instance, "phone": policy.phone}
+            self._events.tell("$tasks", "queued", fields)
+
+    def started(self, claimed: Claimed) -> None:
+        """An attempt begins."""
+        if is_task(claimed.delivery_id) and self._events.wanted("$tasks"):
+            fields = {"task_id": claimed.delivery_id, "status": "STARTED", "attempt": claimed.attempt}
+            self._events.tell("$tasks", "started", fields)
+
+    def receipt(self, task_id: str, instance: str, receipt: Receipt) -> None:
+        """A sent message has come further."""
+        self._events.tell("$tasks", "delivery", {"task_id": task_id, "instance": instance, "delivery": receipt})
+
+    def lane_changed(self, instance: str, paused: Paused | None) -> None:
+        """Nothing is sent for an instance for now, or it goes on."""
+        fields: dict[str, object] = {"instance": instance}
+        if paused is not None:
+            fields |= {"cause": paused.cause, "reason": paused.reason}
+        self._events.tell("$tasks", "resumed" if paused is None else "paused", fields)
+
+    def taken_over(self, instance: str, contact: str) -> None:
+        """A person has answered a contact from the phone."""
+        self._events.tell("$tasks", "takeover", {"instance": instance, "contact": contact})
+
+    def _task_settled(self, claimed: Claimed, settle: Settle, outcome: Answered | Failed) -> None:
+        if not self._events.wanted("$tasks"):
+            return
+        policy = policy_of(claimed.policy)
+        what, status = _TASK_EVENTS[settle.status]
+        fields: dict[str, object] = {
+            "task_id": claimed.delivery_id,
+            "status": status if claimed.failures or status != "RETRY" or settle.status != "held" else "PENDING",
+            "instance": policy.instance,
+            "phone": policy.phone,
+            "attempt": claimed.attempt,
+        }
+        if settle.result:
+            fields["result"] = Raw(settle.result)
+        if settle.status in ("retrying", "held"):
+            fields["retry_in_ms"] = settle.retry_in_ms
+            fields["error"] = outcome.error if isinstance(outcome, Failed) else f"answered {outcome.status}"
+        self._events.tell("$tasks", what, fields)
 
     def node_noted(self, what: str, fields: Mapping[str, object]) -> None:
         """A node has joined, taken over, left …"""

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from actors.attempt import Attempts, Tools
-from actors.core.ids import partition_of
+from actors.core.ids import is_task, partition_of
 from actors.core.outcome import Answered, Failed
-from actors.host import CONCURRENCY, Host, Start, Wait
+from actors.host import CONCURRENCY, FREE, Host, Lane, Start, Wait
 from actors.ownership import Ownership
 from actors.ports import (
     Claim,
@@ -66,8 +66,12 @@ class Deliveries:
         self._jobs: set[asyncio.Task[None]] = set()
         self._orphans: set[str] = set()
         self._draining = False
+        self.lane_of: Callable[[str], Lane] = lambda _name: FREE
+        """What holds for a line beside its breaker; set once by the composition root, as the next."""
+        self.on_room: Callable[[set[int]], None] = lambda _partitions: None
+        """Told of partitions that hold more for a line which has room again."""
         self.on_discarded: Callable[[str], None] = lambda _delivery_id: None
-        """Told of each delivery that was given up on demand; set once by the composition root."""
+        """Told of each delivery that was given up on demand."""
 
     @property
     def running(self) -> int:
@@ -95,13 +99,19 @@ class Deliveries:
         self._armed.pop(ready.delivery_id, None)
         host = self._hosts.get(ready.host)
         if host is None:
-            host = self._hosts[ready.host] = Host(ready.host, self._hold_s)
+            host = self._hosts[ready.host] = Host(ready.host, self._hold_s, self.lane_of(ready.host))
             self._slots[ready.host] = asyncio.Semaphore(CONCURRENCY)
         if not host.offer(ready, self._clock.monotonic()):
             return False
         self._quiet.pop(host.name, None)
         self._pump(host)
         return not host.waits(ready.delivery_id)
+
+    def go_on(self, name: str) -> None:
+        """What held a line holds it no more."""
+        host = self._hosts.get(name)
+        if host is not None:
+            self._pump(host)
 
     async def get(self, delivery_id: str) -> DeliveryRecord | None:
         """One delivery with its attempts. Raises StoreAway."""
@@ -143,7 +153,10 @@ class Deliveries:
         """Give a delivery up. Raises StoreAway."""
         outcome = self._changed(partition, await self._store.discard(self._claim(delivery_id, partition)))
         if isinstance(outcome, Next):
-            self._meters.deliveries["discarded"].inc()
+            if is_task(delivery_id):
+                self._meters.tasks["discarded"].inc()
+            else:
+                self._meters.deliveries["discarded"].inc()
             self.on_discarded(delivery_id)
         return outcome
 
@@ -241,6 +254,9 @@ class Deliveries:
         while self._hungry and len(self._jobs) < RUNNING_MAX:
             self._pump(self._hungry.pop(next(iter(self._hungry))))
         self._pump(host)
+        more = host.wants_more()
+        if more:
+            self.on_room(more)
         if host.quiet:
             self._let_go(host)
 

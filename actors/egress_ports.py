@@ -15,8 +15,8 @@ def _always() -> bool:
 
 
 class OutboundRequest(Struct, frozen=True, kw_only=True):
-    """One POST to a webhook: body and headers go out as they are. `timeout_s` bounds the whole exchange; `may_start`
-    is asked right before the first byte is written."""
+    """One request: body and headers go out as they are. `timeout_s` bounds the whole exchange; `may_start` is asked
+    right before the first byte is written. `keep_bytes`: how much of the answer to give back as it came."""
 
     method: str
     url: str
@@ -24,6 +24,7 @@ class OutboundRequest(Struct, frozen=True, kw_only=True):
     body: bytes
     timeout_s: float
     may_start: Callable[[], bool] = _always
+    keep_bytes: int = 0
 
 
 class Withheld(Struct, frozen=True):
@@ -34,5 +35,6 @@ class Egress(Protocol):
     """The only way out to a webhook; every address is checked when it is dialled."""
 
     async def send(self, request: OutboundRequest) -> Answered | Failed | Withheld:
-        """Send and read at most 64 KiB of the answer. Never raises for what the other side does."""
+        """Send and read at most 64 KiB of the answer, or as much as is to be kept. Never raises for what the other side
+        does."""
         ...

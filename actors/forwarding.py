@@ -163,6 +163,15 @@ class Forwarding:
             if hint is not None:
                 self._neighbours.bell.ring(owner, hint)
 
+    def task_startable(self, ready: Ready) -> None:
+        """A task was stored that nobody of its line is before: start it here, or tell its owner."""
+        if self._ownership.epoch(ready.partition):
+            self._deliveries.offer(ready)
+            return
+        owner = self._ownership.owner_of(ready.partition)
+        if owner and owner != self._ownership.node and ready.due_in_ms < NEAR_MS:
+            self._neighbours.bell.ring(owner, ready)
+
     def _by_way_of_owner(self, entry: Entry) -> Awaitable[Appended]:
         if self._ownership.epoch(entry.partition):
             return self._buffers.append(entry)

@@ -9,6 +9,7 @@ so that a dead host's deliveries come to their end.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -41,15 +42,34 @@ class Wait(Struct, frozen=True):
     until: float
 
 
+class Lane(Struct, frozen=True):
+    """What else holds for a line: whether nothing may start now, how long from one start to the next (in seconds), and
+    whether only one may be under way."""
+
+    held: Callable[[], bool] = lambda: False
+    pace: Callable[[], float] | None = None
+    alone: bool = False
+
+
+FREE = Lane()
+
+
 class Host:
     """One host's line. `hold_s`: how long a breaker may hold a delivery back."""
 
-    __slots__ = ("_breaker", "_hold_s", "_known", "_probe", "_waiting", "name", "room", "running", "wake_at")
+    __slots__ = (
+        *("_breaker", "_hold_s", "_known", "_lane", "_next_at", "_probe", "_waiting"),
+        *("name", "overflowed", "room", "running", "wake_at"),
+    )
 
-    def __init__(self, name: str, hold_s: float) -> None:
+    def __init__(self, name: str, hold_s: float, lane: Lane = FREE) -> None:
         self.name = name
         self.running = 0
-        self.room = STARTED_FIRST
+        self.overflowed: set[int] = set()
+        """Partitions of which there was no room for all."""
+        self._lane = lane
+        self._next_at = 0.0
+        self.room = 1 if lane.alone else STARTED_FIRST
         """Attempts that may be begun at once."""
         self.wake_at: float | None = None
         """When a timer will look at this host again; None: no timer is set."""
@@ -69,7 +89,7 @@ class Host:
     @property
     def idle(self) -> bool:
         """Nothing waits or runs, and there is nothing to remember of the host."""
-        return not self._known and self._breaker == breaker.CLOSED
+        return not self._known and self._breaker == breaker.CLOSED and not self._lane.pace
 
     @property
     def is_open(self) -> bool:
@@ -81,6 +101,7 @@ class Host:
         if ready.delivery_id in self._known:
             return True
         if len(self._waiting) >= WAITING_MAX:
+            self.overflowed.add(ready.partition)
             return False
         self._known[ready.delivery_id] = True
         self._waiting.append((ready, now))
@@ -90,10 +111,19 @@ class Host:
         """Whether a delivery is in the line, and has not started."""
         return self._known.get(delivery_id, False)
 
+    def wants_more(self) -> set[int]:
+        """The partitions that there is room again for; each is told once."""
+        if not self.overflowed or 2 * len(self._waiting) > WAITING_MAX:
+            return set()
+        partitions, self.overflowed = self.overflowed, set()
+        return partitions
+
     def next(self, now: float) -> Start | Wait | None:
         """The next delivery to attempt, taken out of the line; or until when to wait; or nothing to do."""
-        if not self._waiting or self.running >= self.room:
+        if not self._waiting or self.running >= self.room or self._lane.held():
             return None
+        if now < self._next_at:
+            return Wait(self._next_at)
         ready, since = self._waiting[0]
         probe = False
         verdict = breaker.may_start(self._breaker, now)
@@ -108,6 +138,8 @@ class Host:
         self._waiting.popleft()
         self._known[ready.delivery_id] = False
         self.running += 1
+        if self._lane.pace is not None:
+            self._next_at = now + self._lane.pace()
         return Start(ready, probe)
 
     def report(self, outcome: Answered | Failed, now: float, *, probe: bool) -> None:
@@ -120,6 +152,8 @@ class Host:
         else:
             self._breaker = breaker.on_success(self._breaker)
             self.room = min(2 * self.room, STARTED_MAX)
+        if self._lane.alone:
+            self.room = 1
 
     def finished(self, delivery_id: str) -> None:
         """An attempt has come to its end, however. A probe that brought no outcome leaves its place to the next."""

@@ -114,6 +114,10 @@ class Fenced(Struct, frozen=True):
 Status = Literal["pending", "delivering", "retrying", "delivered", "dead", "discarded"]
 
 
+Settled = Literal["delivered", "retrying", "dead", "held"]
+TaskOutcome = Literal["queued", "held", "delivered", "retrying", "dead", "discarded"]
+
+
 class Claim(Struct, frozen=True, kw_only=True):
     """Name one delivery as the owner of its partition."""
 
@@ -124,7 +128,8 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 class Claimed(Struct, frozen=True, kw_only=True):
     """A frozen batch taken for one attempt. `attempt` counts from 1 over the delivery's life; `failures` are the
-    settled failures since it was last queued. `messages` in order of acceptance: (message_id, received_ms, payload)."""
+    settled failures since it was last queued. `messages` in order of acceptance: (message_id, received_ms, payload).
+    `cut_off`: of a task, nobody knows how its last attempt ended."""
 
     delivery_id: str
     key: str
@@ -135,18 +140,22 @@ class Claimed(Struct, frozen=True, kw_only=True):
     trace: str
     created_ms: int
     messages: Sequence[tuple[str, int, bytes]]
+    cut_off: bool = False
 
 
 class Settle(Struct, frozen=True, kw_only=True):
-    """How attempt `attempt` ended. `log` is the attempt as JSON bytes; `retry_in_ms` only with `retrying`."""
+    """How attempt `attempt` ended. `log` is the attempt as JSON bytes; `retry_in_ms` only with `retrying` and `held`,
+    which uses up no retry. Of a task: `result` is JSON or nothing, `mark` names the WhatsApp message it became."""
 
     partition: int
     epoch: int
     delivery_id: str
     attempt: int
-    status: Literal["delivered", "retrying", "dead"]
+    status: Settled
     log: bytes
     retry_in_ms: int = 0
+    result: bytes = b""
+    mark: str = ""
 
 
 class Ready(Struct, frozen=True, gc=False):
@@ -187,12 +196,13 @@ class WrongState(Struct, frozen=True):
 
 
 class Release(Struct, frozen=True, kw_only=True):
-    """Give a claimed delivery back untried, to be due in `in_ms`."""
+    """Give a claimed delivery back, to be due in `in_ms`. `untried`: nothing of the attempt has left this node."""
 
     partition: int
     epoch: int
     delivery_id: str
     in_ms: int
+    untried: bool = False
 
 
 class OpenBatch(Struct, frozen=True, kw_only=True):
@@ -316,13 +326,6 @@ class PartitionStore(Protocol):
         ...
 
 
-class FirstWins(Protocol):
-    """Records of which the first answer stays; a record is its fingerprint, then the answer. May raise StoreAway."""
-
-    async def begin(self, scope: str, fingerprint: bytes, ttl_ms: int) -> bytes | None: ...
-    async def finish(self, scope: str, fingerprint: bytes, answer: bytes, ttl_ms: int) -> bytes: ...
-
-
 class Clock(Protocol):
     """Monotonic and wall time in seconds; tests drive their own."""
 
@@ -363,6 +366,8 @@ class Meters(Protocol):
     batches: Mapping[Reason, Counter]
     batch_messages: Histogram
     deliveries: Mapping[Literal["delivered", "retrying", "dead", "discarded"], Counter]
+    tasks: Mapping[TaskOutcome, Counter]
+    lanes_held: Gauge
     attempt_seconds: Histogram
     oldest_waiting_seconds: Gauge
     open_batches: Gauge

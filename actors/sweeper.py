@@ -25,6 +25,8 @@ ROWS_MAX = 16
 CROWDED_ROWS_MAX = 4096
 """Rows of all crowded partitions together, in the sweep after one that found them so: where other nodes take the
 messages it is the sweep that finds most batches, and 16 a look would close no more than 64 of a partition a second."""
+WIDE_ROWS = 2048
+"""Rows looked at for a line that had no room for all of its own and has some again: twice what it can hold."""
 CENSUS_EVERY = 8
 
 
@@ -45,6 +47,7 @@ class Sweeper:
         self._rows = ROWS_MAX
         self._skip: dict[int, int] = {}
         """Ready rows of a partition that the next sweep passes over, because their hosts had no room."""
+        self._wide: set[int] = set()
 
     async def run_once(self) -> tuple[int, int]:
         """Sweep the partitions this node holds; gives how many batches and deliveries it found. Raises StoreAway."""
@@ -54,7 +57,18 @@ class Sweeper:
         self._offer(ready, rows)
         crowded = sum(found >= rows for found in Counter(batch.partition for batch in batches).values())
         self._rows = max(ROWS_MAX, CROWDED_ROWS_MAX // crowded) if crowded else ROWS_MAX
+        if self._wide:
+            wide, self._wide = self._wide, set()
+            held = [partition for partition in self._ownership.held() if partition in wide]
+            more = (await self._store.sweep(held, AHEAD_MS, WIDE_ROWS, {}))[1] if held else ()
+            for delivery in more:
+                self._deliveries.offer(delivery)
         return len(batches), len(ready)
+
+    def look_wide(self, partitions: set[int]) -> None:
+        """Sweep soon, and look at many more rows of these."""
+        self._wide |= partitions
+        self.wake()
 
     def _offer(self, ready: Sequence[Ready], rows: int) -> None:
         """Offer what is ready. Where a host has no room for its rows the next sweep looks behind them, and begins

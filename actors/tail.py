@@ -14,13 +14,15 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from actors.ports import Entry
+from actors.task_ports import NewTask
 
 KEPT_S = 4.0
 """Twice what `appendfsync everysec` can lose [Redis documentation: up to two seconds]."""
 KEPT_BYTES_MAX = 32 * 1024 * 1024
 ENTRY_OVERHEAD_BYTES = 600
 
-Kept = tuple[float, int, Sequence[Entry], Sequence[int]]
+Promised = Entry | NewTask
+Kept = tuple[float, int, Sequence[Promised], Sequence[int]]
 """When entries were acknowledged, their size, and the store's times (µs) at which they were received."""
 
 
@@ -35,7 +37,7 @@ class Tail:
         """What would be too old, had its store not gone away before."""
         self._bytes = 0
 
-    def keep(self, entries: Sequence[Entry], now: float, received_us: Sequence[int] = ()) -> None:
+    def keep(self, entries: Sequence[Promised], now: float, received_us: Sequence[int] = ()) -> None:
         """Remember entries that are being acknowledged at `now`; the store received them at `received_us`."""
         size = _size(entries)
         self._kept.append((now, size, entries, received_us or [0] * len(entries)))
@@ -57,7 +59,7 @@ class Tail:
             while oldest and self._bytes > KEPT_BYTES_MAX:
                 self._bytes -= oldest.popleft()[1]
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[Promised]:
         """Everything remembered, in the order in which it was acknowledged, each with its time of receipt."""
         return [
             msgspec.structs.replace(entry, received_us=received_us)
@@ -79,5 +81,5 @@ class Tail:
             self._bytes += size
 
 
-def _size(entries: Sequence[Entry]) -> int:
+def _size(entries: Sequence[Promised]) -> int:
     return sum(len(entry.payload) for entry in entries) + ENTRY_OVERHEAD_BYTES * len(entries)

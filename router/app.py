@@ -62,11 +62,14 @@ class Node(Parts):
         await self._store_reached()
         await self._cache_reached()
         await self.http.start()
+        await self.evolution_http.start()
         await self._open_to_peers()
         await self.membership.run_once()
         self.supervisor.service("membership", self.membership.run)
         self.supervisor.service("handover", self.handover.run)
         self.supervisor.service("sweeper", lambda: self.sweeper.run(self.clock, self.metrics, self.log))
+        self.supervisor.service("instances", self.instances.run)
+        self.supervisor.service("tasks", self.tasks.run)
         self.supervisor.service("echo", self.echo.run)
         self.supervisor.service("peers", self.links.run)
         self.supervisor.service("loop-lag", lambda: watch_loop(self.clock, self.metrics.loop_lag_seconds))
@@ -99,6 +102,7 @@ class Node(Parts):
             async with asyncio.timeout(REQUESTS_DRAIN_S):
                 await self.forwarding.appends.drained()
                 await self.buffers.drained()
+                await self.tasks.drained()
                 await self.cache.drained()
                 await self.channels.drained()
         except TimeoutError:
@@ -109,6 +113,7 @@ class Node(Parts):
         await self.listeners.stop()
         await self.supervisor.stop()
         await self.http.aclose()
+        await self.evolution_http.aclose()
 
     async def _open_to_peers(self) -> None:
         place = node_place(self.settings, self._store_url)

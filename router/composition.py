@@ -7,7 +7,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_network
 from itertools import count
 from socket import gethostname
 
@@ -27,19 +26,20 @@ from actors.adapters.valkey.echo import Echo
 from actors.adapters.valkey.keys import RESERVED_PREFIX
 from actors.adapters.valkey.store import StoreOptions, ValkeyStore
 from actors.announcer import Announcer
-from actors.attempt import Attempts, DeliveryRules, Tools
+from actors.attempt import Attempts, Tools
 from actors.buffers import Buffers
 from actors.cache import Cache, CacheRules
 from actors.cache_walks import CacheWalks
 from actors.channels import Channels, ChannelTools
-from actors.core.addresses import Guard
 from actors.core.cache_names import CacheNames
 from actors.core.ids import IdSource
 from actors.deliveries import Deliveries
 from actors.desk import Desk
 from actors.egress_ports import Egress
+from actors.evolution import Evolution
 from actors.forwarding import Forwarding, Neighbours
 from actors.handover import Handover
+from actors.instances import Instances, InstanceTools
 from actors.membership import Membership
 from actors.node_ports import NodeRecord
 from actors.ownership import Ownership
@@ -48,6 +48,10 @@ from actors.runtime.clock import LoopClock
 from actors.runtime.supervisor import Supervisor
 from actors.sweeper import Sweeper
 from actors.tail import Tail
+from actors.task_ports import NewTask
+from actors.task_send import TaskSend
+from actors.tasks import Tasks
+from router import told
 from router.__about__ import __version__
 from router.api import buffers as buffer_api
 from router.api import cache as cache_api
@@ -57,6 +61,7 @@ from router.api import deliveries as delivery_api
 from router.api import monitoring as monitoring_api
 from router.api import operations as operations_api
 from router.api import stats as stats_api
+from router.api import tasks as task_api
 from router.edge import logs
 from router.edge.http import Edge
 from router.edge.idempotency import Idempotency
@@ -65,7 +70,6 @@ from router.edge.openapi import About
 from router.idempotency_records import IdempotencyRecords
 from router.realtime import routes as realtime
 from router.realtime.hall import Realtime
-from router.realtime.limits import RealtimeLimits
 from router.settings import Settings
 from router.status import Status
 
@@ -80,6 +84,7 @@ ABOUT = About(
         delivery_api.TAG: "Closed batches on their way to their webhooks.",
         cache_api.TAG: cache_api.ABOUT,
         channel_api.TAG: channel_api.ABOUT,
+        task_api.TAG: task_api.ABOUT,
         operations_api.TAG: "The node itself.",
     },
 )
@@ -106,11 +111,14 @@ class Parts:
         """Of what listeners want: however much that is, it takes no deliveries' place."""
         self.store = ValkeyStore(_store_options(settings, store_url), random.random)
         wrap_store(self.store)
-        self.guard = guard_of(settings)
+        self.guard = told.guard_of(settings)
         self.http = HttpEgress(self.guard)
+        self.evolution_http = HttpEgress(told.EVOLUTION_GUARD)
+        """The operator has named the one server that is reached through it, and it may be in a private network."""
         self.tail = Tail(self.store.away)
         self.ids = IdSource(lambda: time.time_ns() // 1_000_000, os.urandom)
         self._make_actors(wrap_egress(self.http))
+        self._make_tasks(wrap_egress(self.evolution_http))
         self._make_nodes()
         self._make_cache(settings.cache_url or store_url)
         self._make_channels()
@@ -134,6 +142,8 @@ class Parts:
         )
         buffer_api.register(app, buffer_routes)
         delivery_api.register(app, delivery_api.DeliveryRoutes(self.deliveries, self.forwarding, idempotency))
+        maker = task_api.TaskMaker(told.message_rules(self.settings), self.ids, self.clock)
+        task_api.register(app, task_api.TaskRoutes(self.tasks, self.forwarding, idempotency, maker))
         self._register_cache(app, idempotency)
         monitoring_api.register(app, monitoring_api.MonitoringRoutes(self.membership, self.ownership, self.store))
         operations_api.register(app, operations_api.Operations(self.status, self.metrics, self.clock), ABOUT)
@@ -162,10 +172,19 @@ class Parts:
         )
         self.ownership = Ownership(settings.node_id, store.partitions, self.clock, self.metrics)
         self.buffers = Buffers(store.batches, self.ownership, self.supervisor, self.clock, self.metrics)
-        self.attempts = Attempts(store.deliveries, egress, self.ownership, _rules(settings), self.tools)
+        self.attempts = Attempts(store.deliveries, egress, self.ownership, told.delivery_rules(settings), self.tools)
         hold_s = HOLD_PER_RETRY_DELAY * settings.retry_delay_s
         self.deliveries = Deliveries(self.attempts, store.deliveries, self.ownership, self.tools, hold_s)
         self.sweeper = Sweeper(store.partitions, self.ownership, self.buffers, self.deliveries, self.tail)
+
+    def _make_tasks(self, egress: Egress) -> None:
+        """WhatsApp sends: deliveries of their own kind."""
+        settings, store = self.settings, self.store
+        self.evolution = Evolution(egress, told.evolution_rules(settings), self.clock)
+        tools = InstanceTools(clock=self.clock, chance=random.random, journal=self.log, held=self.metrics.lanes_held)
+        self.instances = Instances(self.evolution, store.health, told.pacing(settings), tools)
+        self.tasks = Tasks(store.tasks, self.supervisor, self.clock, self.metrics, self.metrics.tasks["queued"])
+        self.attempts.tasks = TaskSend(self.evolution, self.instances, settings.task_retry_delay_s)
 
     def _make_nodes(self) -> None:
         """What it has to do with the other nodes."""
@@ -230,7 +249,7 @@ class Parts:
         self.channel_store.others = self.membership.others
         self.channel_store.unverified = self.channels.unverified
         self.realtime = Realtime(
-            self.channels, self.listeners, self.clock, self.metrics, random.random, _realtime_limits(self.settings)
+            self.channels, self.listeners, self.clock, self.metrics, random.random, told.realtime_limits(self.settings)
         )
 
     def _join_announcer(self) -> None:
@@ -238,6 +257,10 @@ class Parts:
         self.buffers.on_opened = announcer.batch_opened
         self.buffers.on_frozen = announcer.batch_closed
         self.attempts.on_settled = announcer.settled
+        self.attempts.on_started = announcer.started
+        self.tasks.on_queued = announcer.task_queued
+        self.tasks.on_receipt = announcer.receipt
+        self.instances.on_held = announcer.lane_changed
         self.deliveries.on_discarded = announcer.discarded
         self.membership.on_noted = announcer.node_noted
 
@@ -248,6 +271,11 @@ class Parts:
         self.buffers.on_stored = self._stored
         self.forwarding.appends.on_stored = self._stored
         self.buffers.on_foreign = self.forwarding.stored_for_other
+        self.tasks.on_stored = self._stored
+        self.tasks.on_startable = self.forwarding.task_startable
+        self.deliveries.lane_of = self.instances.lane
+        self.deliveries.on_room = self.sweeper.look_wide
+        self.instances.on_free = self.deliveries.go_on
         self.ownership.on_lost = self.buffers.forget_partitions
         self.ownership.on_taken = self.sweeper.wake
         self.membership.on_replaced = on_fatal
@@ -272,14 +300,16 @@ class Parts:
             oldest_waiting_ms=census.oldest_waiting_ms,
         )
 
-    def _stored(self, entries: Sequence[Entry], received_us: Sequence[int]) -> None:
+    def _stored(self, entries: Sequence[Entry | NewTask], received_us: Sequence[int]) -> None:
         self.tail.keep(entries, self.clock.monotonic(), received_us)
 
-    def _unreplayed(self) -> list[Entry]:
+    def _unreplayed(self) -> list[Entry | NewTask]:
         """What was acknowledged lately. A batch that closes with it closes at another time, so it has another id."""
         return [
-            msgspec.structs.replace(entry, batch_id=self.ids.delivery_id(entry.partition))
-            for entry in self.tail.entries()
+            msgspec.structs.replace(each, batch_id=self.ids.delivery_id(each.partition))
+            if isinstance(each, Entry)
+            else each
+            for each in self.tail.entries()
         ]
 
     def _replayed(self, count: int, added: int) -> None:
@@ -292,14 +322,6 @@ class Parts:
     def _report_crash(self, phrase: str, name: str, error: BaseException) -> None:
         self.metrics.actor_restarts.inc()
         self.log.error(phrase, name=name, exc_info=error)
-
-
-def guard_of(settings: Settings) -> Guard:
-    """Which addresses a webhook may have. A server that only this machine can reach may reach this machine."""
-    return Guard(
-        allowed_networks=tuple(ip_network(network) for network in settings.webhook_allowed_networks),
-        loopback_allowed=settings.loopback_only and settings.secret_key is None,
-    )
 
 
 def _identity(settings: Settings) -> NodeRecord:
@@ -325,24 +347,6 @@ def _store_options(settings: Settings, store_url: str) -> StoreOptions:
         kept=Kept(
             delivered_ms=round(settings.delivered_ttl_s * 1000),
             dead_ms=round(settings.dead_ttl_s * 1000),
+            task_ms=round(settings.result_ttl_s * 1000),
         ),
-    )
-
-
-def _realtime_limits(settings: Settings) -> RealtimeLimits:
-    return RealtimeLimits(
-        channels_max=settings.channels_per_connection,
-        message_bytes_max=settings.channel_message_bytes_max,
-        messages_per_s=settings.channel_commands_per_s,
-        connections_max=settings.connections_max,
-        connections_per_client_max=settings.connections_per_client,
-    )
-
-
-def _rules(settings: Settings) -> DeliveryRules:
-    return DeliveryRules(
-        timeout_s=settings.webhook_timeout_s,
-        max_retries=settings.max_retries,
-        retry_delay_s=settings.retry_delay_s,
-        user_agent=f"buzon/{__version__}",
     )

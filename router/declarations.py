@@ -9,6 +9,7 @@ from __future__ import annotations
 from router import setting, values
 from router.cache_declarations import CACHE_SETTINGS
 from router.channel_declarations import CHANNEL_SETTINGS
+from router.evolution_declarations import EVOLUTION_SETTINGS
 from router.setting import DAY_S, TTL_S_MAX, Setting
 from router.store_url import store_url
 
@@ -236,17 +237,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     *CACHE_SETTINGS,
     *CHANNEL_SETTINGS,
+    *EVOLUTION_SETTINGS,
 )
 
 UNUSED_NAMES = frozenset(
     {
         "DATABASE_URL",
-        "EVOLUTION_API_URL",
-        "EVOLUTION_API_KEY",
-        "EVOLUTION_INSTANCE_NAME",
         "EVOLUTION_WEBHOOK_TOKEN",
-        "TASK_RETRY_DELAY",
-        "RESULT_TTL",
         "RATE_LIMIT",
         "JWT_AUDIENCE",
         "JWT_ISSUER",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from actors.ports import FirstWins
+from actors.record_ports import FirstWins
 from router.edge.idempotency import Absent, InProgress, Mismatch, StoredAnswer
 
 NONCE_BYTES = 8

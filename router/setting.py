@@ -24,6 +24,18 @@ def duration(value: object) -> str:
     return format_duration(float(str(value)))
 
 
+def rate(value: object) -> str:
+    """As EVOLUTION_RATE is written: so many a second, or a minute, or an hour."""
+    every_s = float(str(value))
+    unit, seconds = next((each for each in (("s", 1), ("m", 60)) if each[1] / every_s >= 1), ("h", 3600))
+    return f"{round(seconds / every_s)}/{unit}"
+
+
+def span(value: object) -> str:
+    """Two durations with a dash."""
+    return "-".join(map(duration, value)) if isinstance(value, tuple) else ""
+
+
 def flag(value: object) -> str:
     """true or false."""
     return "true" if value else "false"

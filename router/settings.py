@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from msgspec import Struct
 
 from actors.core.refusals import CannotStart
+from actors.core.tasks import OnUnknown
 from router import values
 from router.declarations import SETTINGS, UNUSED_NAMES
 from router.setting import Setting
@@ -84,6 +85,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     channel_commands_per_s: int
     connections_max: int
     connections_per_client: int
+    evolution_url: str
+    """Without a slash at its end."""
+    evolution_api_key: Secret | None
+    evolution_instance: str
+    evolution_timeout_s: float
+    evolution_on_unknown: OnUnknown
+    evolution_every_s: float | None
+    """From one send of an instance to the next; None: no matter."""
+    evolution_gap_s: tuple[float, float] | None
+    task_retry_delay_s: float
+    result_ttl_s: float
     worker: WorkerPlace | None = None
     """Which worker of a parent this process is; None when it is a node of its own or that parent."""
 

@@ -11,9 +11,12 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from actors.core.channel_names import is_event_channel, name_fault
 from actors.core.durations import parse_duration_ns
+from actors.core.evolution_send import check_instance
+from actors.core.json_limits import BadField
 
 PORT_MAX = 65_535
 PORTS_MAX = 32
@@ -163,6 +166,51 @@ def node_url(text: str) -> tuple[str, int]:
     except ValueError:
         pass
     raise ValueError("expected tcp://host:port")
+
+
+def instance(text: str) -> str:
+    """The name of a WhatsApp instance."""
+    try:
+        check_instance(text)
+    except BadField as error:
+        raise ValueError(f"the name of an instance {error.detail}") from None
+    return text
+
+
+def base_url(text: str) -> str:
+    """Where an HTTP API is: a URL that paths are put behind."""
+    try:
+        parts = urlsplit(text)
+        plain = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+        if plain and "@" not in parts.netloc and parts.port != 0 and text.isascii() and text.isprintable():
+            return text.rstrip("/")
+    except ValueError:
+        pass
+    raise ValueError("expected http://host:port or https://host, without user name and query")
+
+
+def rate(text: str) -> float | None:
+    """So many a second, minute or hour (`20/m`), as the seconds from one to the next; `none` for as fast as it goes."""
+    if text.lower() == "none":
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,5})/([smh])", text.lower())
+    if found is None:
+        raise ValueError("expected none, or a rate such as 20/m or 5/s")
+    return {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]] / int(found[1])
+
+
+def span_s(low_s: float, high_s: float) -> Callable[[str], tuple[float, float]]:
+    """A parser of two durations (`1s-3s`), the shorter one first, between the bounds, into seconds."""
+    parse_one = duration_s(low_s, high_s)
+
+    def parse(text: str) -> tuple[float, float]:
+        shortest, dash, longest = text.partition("-")
+        span = (parse_one(shortest.strip()), parse_one(longest.strip())) if dash else (0.0, -1.0)
+        if span[0] > span[1]:
+            raise ValueError("expected two durations such as 1s-3s, the shorter one first")
+        return span
+
+    return parse
 
 
 def choice(*words: str) -> Callable[[str], str]:

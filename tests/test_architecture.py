@@ -256,7 +256,10 @@ CORE = ("actors/core/**.py",)
 ADAPTERS = ("actors/adapters/**.py",)
 WAYS_OUT = ("actors/adapters/http/**.py", "router/cli*.py", "router/fake_evolution/posting.py")
 FAKES = ("router/fake_evolution/**.py",)
-PORTS = ("actors.ports", "actors.node_ports", "actors.egress_ports", "actors.cache_ports", "actors.channel_ports")
+PORTS = (
+    *("actors.ports", "actors.node_ports", "actors.egress_ports", "actors.cache_ports", "actors.channel_ports"),
+    *("actors.task_ports", "actors.inbound_ports", "actors.record_ports"),
+)
 ROOTS = ("router/composition.py", "router/app.py", "router/engine.py")
 RULES = (
     Rule("core is pure and imports only core", CORE, imports_only("actors.core", *PURE_LIBRARIES)),

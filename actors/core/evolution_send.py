@@ -19,8 +19,6 @@ from actors.core.json_limits import BadField
 Dialect = Literal["v1", "v2"]
 MESSAGE_ID_PREFIX = "3EB0"
 MESSAGE_ID_BYTES = 9
-ANSWER_S_MIN = 30.0
-"""What a send takes at most beside the `delay` that the caller asked for."""
 INSTANCE_CHARACTERS_MAX = 128
 
 _encode = msgspec.json.Encoder().encode
@@ -67,14 +65,18 @@ def send_body(send: TextSend, dialect: Dialect) -> bytes:
     return _encode(flat)
 
 
-def message_id_for(task_id: str) -> str:
-    """The WhatsApp message id of a task, in the form Baileys gives its own: `3EB0` and 18 hexadecimal digits."""
-    return MESSAGE_ID_PREFIX + blake2b(task_id.encode(), digest_size=MESSAGE_ID_BYTES).hexdigest().upper()
+def message_id_for(task_id: str, created_ms: int) -> str:
+    """The WhatsApp message id of a task, in the form Baileys gives its own: `3EB0` and 18 hexadecimal digits.
+
+    An id that a caller chose may come again for another text once its task is forgotten: that is another message.
+    """
+    seed = f"{task_id}@{created_ms}".encode()
+    return MESSAGE_ID_PREFIX + blake2b(seed, digest_size=MESSAGE_ID_BYTES).hexdigest().upper()
 
 
 def answer_timeout_s(delay_ms: int, timeout_s: float) -> float:
-    """How long to wait for the answer: what is configured, but never less than the delay and 30 s.
+    """How long to wait for the answer: what is configured, beside the delay, which blocks the answer.
 
-    The delay blocks the answer. A shorter wait would make a doubtful send of one that was only slow.
+    A wait that is too short makes a doubtful send of one that was only slow.
     """
-    return max(timeout_s, delay_ms / 1000 + ANSWER_S_MIN)
+    return delay_ms / 1000 + timeout_s

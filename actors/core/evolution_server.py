@@ -17,7 +17,7 @@ from actors.core.foreign_json import Unreadable, at, decode, text_at
 
 InstanceState = Literal["open", "connecting", "close", "refused", "not_loaded", "unknown"]
 """`not_loaded`: in Evolution's database, but not running. `unknown`: there is no such instance."""
-PauseCause = Literal["license", "closed", "not_loaded"]
+PauseCause = Literal["license", "closed", "not_loaded", "unreachable"]
 
 
 class Answer(Struct, frozen=True):

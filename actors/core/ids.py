@@ -1,7 +1,8 @@
 """Ids: UUIDs of version 7 (RFC 9562 §5.7) in hexadecimal behind a prefix, so they sort by the time they were made.
 
-`msg_` + UUID names a message, `dlv_` + two digits of its partition + UUID a delivery: from the id alone its store
-slot is known. No id holds a dot (a Standard Webhooks id must not).
+`msg_` + UUID names a message, `dlv_` + two digits of its partition + UUID a delivery, `tsk_` + the same a task, which
+is a delivery of another kind: from the id alone its store slot is known. No id holds a dot (a Standard Webhooks id must
+not).
 Invariant: one `IdSource` never makes the same id twice nor one that sorts before an earlier one of its kind
 (deliveries: of its partition), whatever its clock does.
 """
@@ -16,6 +17,8 @@ from actors.core.partition import PARTITIONS
 
 MESSAGE_PREFIX = "msg_"
 DELIVERY_PREFIX = "dlv_"
+TASK_PREFIX = "tsk_"
+"""As long as the other, so that the partition stands at the same place."""
 ENTROPY_BYTES = 10
 
 _VERSION = 7
@@ -25,7 +28,9 @@ _RAND_B_BITS = 62
 _UUID = r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}"
 _PARTITION = slice(len(DELIVERY_PREFIX), len(DELIVERY_PREFIX) + 2)
 _DELIVERY_PREFIXES = tuple(f"{DELIVERY_PREFIX}{partition:02x}" for partition in range(PARTITIONS))
+_TASK_PREFIXES = tuple(f"{TASK_PREFIX}{partition:02x}" for partition in range(PARTITIONS))
 _DELIVERY_ID = re.compile(DELIVERY_PREFIX + r"([0-9a-f]{2})" + _UUID)
+_TASK_ID = re.compile(TASK_PREFIX + r"[0-9a-f]{2}" + _UUID)
 
 
 def make_id(prefix: str, ms: int, entropy: bytes) -> str:
@@ -54,8 +59,22 @@ def partition_of(delivery_id: str) -> int:
 
 def derived_delivery_id(partition: int, seed: str) -> str:
     """The delivery id that the same seed always gives; it does not sort by time."""
-    digest = blake2b(seed.encode(), digest_size=16).digest()
-    return make_id(_DELIVERY_PREFIXES[partition], int.from_bytes(digest[ENTROPY_BYTES:]), digest[:ENTROPY_BYTES])
+    return _derived(_DELIVERY_PREFIXES[partition], seed)
+
+
+def derived_task_id(partition: int, seed: str) -> str:
+    """The task id that the same seed always gives; it does not sort by time."""
+    return _derived(_TASK_PREFIXES[partition], seed)
+
+
+def is_task(delivery_id: str) -> bool:
+    """Whether a delivery of ours is a task."""
+    return delivery_id.startswith(TASK_PREFIX)
+
+
+def is_task_id(text: str) -> bool:
+    """Whether a text from outside could be a task's id."""
+    return _TASK_ID.fullmatch(text) is not None
 
 
 def is_delivery_id(text: str) -> bool:
@@ -89,6 +108,10 @@ class IdSource:
         """A new `dlv_…` that names its partition (0 … 255)."""
         return _DELIVERY_PREFIXES[partition] + self._next()
 
+    def task_id(self, partition: int) -> str:
+        """A new `tsk_…` that names its partition (0 … 255)."""
+        return _TASK_PREFIXES[partition] + self._next()
+
     def _next(self) -> str:
         ms = self._now_ms()
         if ms > self._ms:  # a clock that goes back is waited out
@@ -96,3 +119,8 @@ class IdSource:
             self._head = f"{ms:012x}{_VERSION:x}{self._rand_a:03x}"
         self._rand_b += 1
         return f"{self._head}{self._rand_b:x}"
+
+
+def _derived(prefix: str, seed: str) -> str:
+    digest = blake2b(seed.encode(), digest_size=16).digest()
+    return make_id(prefix, int.from_bytes(digest[ENTROPY_BYTES:]), digest[:ENTROPY_BYTES])

@@ -27,6 +27,7 @@ Forward = Literal["done", "away", "not_owner"]
 
 REASONS: Final[tuple[Reason, ...]] = ("size", "bytes", "timeout", "manual")
 OUTCOMES: Final[tuple[Outcome, ...]] = ("delivered", "retrying", "dead", "discarded")
+TASK_OUTCOMES: Final[tuple[ports.TaskOutcome, ...]] = ("queued", "held", *OUTCOMES)
 FORWARDS: Final[tuple[Forward, ...]] = ("done", "away", "not_owner")
 READS: Final[tuple[ReadHow, ...]] = ("hit", "miss", "collapsed", "stale")
 
@@ -132,8 +133,21 @@ class Metrics:
     def _add_deliveries(self) -> None:
         deliveries = self._numbers("counter", "buzon_deliveries", "Attempts settled, by what came of them.", "outcome")
         self.deliveries: Mapping[Outcome, ports.Counter] = {each: deliveries.child(each) for each in OUTCOMES}
+        tasks = self._numbers(
+            "counter",
+            "buzon_tasks",
+            "WhatsApp sends taken in (queued), and attempts at them settled, by what came of them; `held`: the "
+            "instance could send nothing, and no retry was used up.",
+            "outcome",
+        )
+        self.tasks: Mapping[ports.TaskOutcome, ports.Counter] = {each: tasks.child(each) for each in TASK_OUTCOMES}
+        self.lanes_held: ports.Gauge = self._gauge(
+            "buzon_instances_held", "WhatsApp instances of this node for which nothing is sent for now."
+        )
         self.attempt_seconds: ports.Histogram = self._histogram(
-            "buzon_delivery_attempt_seconds", "Time one attempt at a webhook took, answered or not.", _ATTEMPT_S
+            "buzon_delivery_attempt_seconds",
+            "Time one attempt at a webhook or a send took, answered or not.",
+            _ATTEMPT_S,
         )
         self.oldest_waiting_seconds: ports.Gauge = self._gauge(
             "buzon_oldest_waiting_seconds", "Age of the oldest closed batch that is not delivered yet."

@@ -43,7 +43,7 @@ async def ask(http: aiohttp.ClientSession, fake: Evolution, path: str, body: byt
 async def outcome(http: aiohttp.ClientSession, fake: Evolution, number: str = ANA, text: str = "hola") -> SendOutcome:
     """What a send in the fake's own dialect is judged to be."""
     dialect = SPOKEN[fake.fake.dialect.name]
-    send = TextSend(number=number, text=text, message_id=message_id_for("task-1"))
+    send = TextSend(number=number, text=text, message_id=message_id_for("task-1", 1))
     answer = await ask(http, fake, send_path("demo"), send_body(send, dialect))
     return judge(answer, dialect)
 
@@ -72,7 +72,7 @@ async def test_a_send_is_sent_and_the_tasks_id_counts_from_2_4(dialect: str, htt
     assert isinstance(first, Sent)
     assert isinstance(second, Sent)
     assert first.remote_jid == ANA_JID
-    assert (first.key_id == second.key_id == message_id_for("task-1")) == (dialect == "2.4")
+    assert (first.key_id == second.key_id == message_id_for("task-1", 1)) == (dialect == "2.4")
     assert len(fake.received(ANA)) == (1 if dialect == "2.4" else 2)
 
 

@@ -180,8 +180,8 @@ MUTANTS = {
     ),
     "a discard of what is under way": Mutant(
         "discard",
-        "d[1] ~= 'dead' then",
-        "d[1] ~= 'dead' and d[1] ~= 'delivering' then",
+        "or d[1] == 'dead'))",
+        "or d[1] == 'dead' or d[1] == 'delivering'))",
         DELIVERIES.test_what_is_under_way_or_done_is_neither_retried_nor_discarded,
         {"status": "delivering"},
     ),

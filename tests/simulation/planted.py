@@ -117,7 +117,7 @@ def _no_put_back(right: Script) -> Script:
 
 def _settled_early(node: SimNode) -> None:
     """Deliveries are settled before they are tried."""
-    send = node.attempts._egress.send
+    send = node.attempts.webhooks._egress.send
 
     async def wrong(request: Any) -> Any:
         name = request.headers["webhook-id"]
@@ -133,7 +133,7 @@ def _settled_early(node: SimNode) -> None:
         await node.attempts._work.ask(settle)
         return await send(request)
 
-    setattr(node.attempts._egress, "send", wrong)  # noqa: B010  mypy takes no other method for it
+    setattr(node.attempts.webhooks._egress, "send", wrong)  # noqa: B010  mypy takes no other method for it
 
 
 def _always_acts(node: SimNode) -> None:

@@ -71,6 +71,8 @@ def _settle(of: Partition, now: int, wish: Settle) -> Next | NothingOpen | Fence
     found = of.deliveries.get(name)
     if found is None or found.status != "delivering" or found.attempts != wish.attempt:
         return NOTHING
+    if wish.status == "held":
+        raise ValueError("tasks are not simulated")
     of.busy.pop(name, None)
     found.status = wish.status
     found.log[wish.attempt] = wish.log

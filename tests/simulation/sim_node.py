@@ -12,7 +12,7 @@ from random import Random
 import msgspec
 from msgspec import Struct
 
-from actors.attempt import Attempts, DeliveryRules, Tools
+from actors.attempt import Attempts, Tools
 from actors.buffers import Buffers
 from actors.core.ids import IdSource
 from actors.deliveries import Deliveries
@@ -27,6 +27,7 @@ from actors.ports import Appended, Entry, Overloaded, StoreAway
 from actors.runtime.supervisor import Supervisor
 from actors.sweeper import Sweeper
 from actors.tail import Tail
+from actors.webhook_call import DeliveryRules
 from tests.simulation.loop import Process, ProcessClock, SimLoop
 from tests.simulation.node_store import NodeStore
 from tests.simulation.wires import Lanes
@@ -149,6 +150,7 @@ class SimNode:
         return [
             msgspec.structs.replace(entry, batch_id=self.ids.delivery_id(entry.partition))
             for entry in self.tail.entries()
+            if isinstance(entry, Entry)
         ]
 
     async def _leave(self) -> None:

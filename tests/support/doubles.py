@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from actors.attempt import DeliveryRules, Tools
+from actors.attempt import Tools
 from actors.core.outcome import Answered, Failed
 from actors.core.partition import dedupe_id, locate
 from actors.core.policy import BufferOptions, Policy, Reason, Webhook
 from actors.egress_ports import OutboundRequest, Withheld
-from actors.ports import Counter, Entry, Gauge, Histogram
+from actors.ports import Counter, Entry, Gauge, Histogram, TaskOutcome
 from actors.runtime.supervisor import Supervisor
+from actors.webhook_call import DeliveryRules
 from tests.support.until import passing
 from tests.support.virtual_time import VirtualClock
 
@@ -27,6 +28,7 @@ REASONS: tuple[Reason, ...] = ("size", "bytes", "timeout", "manual")
 OUTCOMES: tuple[Literal["delivered", "retrying", "dead", "discarded"], ...] = (
     *("delivered", "retrying", "dead", "discarded"),
 )
+TASK_OUTCOMES: tuple[TaskOutcome, ...] = ("queued", "held", *OUTCOMES)
 RULES = DeliveryRules(timeout_s=10.0, max_retries=3, retry_delay_s=5.0, user_agent="buzon/test")
 JITTER = 0.5
 """The middle: a wait is exactly the delay."""
@@ -77,6 +79,8 @@ class TallyMeters:
         self.deliveries: Mapping[Literal["delivered", "retrying", "dead", "discarded"], Counter] = {
             outcome: Tally() for outcome in OUTCOMES
         }
+        self.tasks: Mapping[TaskOutcome, Counter] = {outcome: Tally() for outcome in TASK_OUTCOMES}
+        self.lanes_held: Gauge = Tally()
         self.attempt_seconds: Histogram = Tally()
         self.oldest_waiting_seconds: Gauge = Tally()
         self.open_batches: Gauge = Tally()

@@ -406,9 +406,9 @@ class MemoryStore:
         of = self.deliveries.get(outcome.delivery_id)
         if of is None or of.status != "delivering" or len(of.log) != outcome.attempt:
             return NothingOpen()
+        assert outcome.status != "held"  # tasks are not in here
         self.busy.discard(outcome.delivery_id)
-        of.status = outcome.status
-        of.log[-1] = outcome.log
+        of.status, of.log[-1] = outcome.status, outcome.log
         of.failures += outcome.status != "delivered"
         if outcome.status != "retrying":
             return Next(self._leave_line(outcome.delivery_id))

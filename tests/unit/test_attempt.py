@@ -295,7 +295,7 @@ async def test_a_claim_whose_answer_was_lost_is_released(written: bool) -> None:
         assert rig.attempts.in_hand == {}
         epoch = rig.ownership.epoch(ready.partition)
         assert rig.store.faults.requests("release") == [
-            Release(partition=ready.partition, epoch=epoch, delivery_id="dlv_1", in_ms=0)
+            Release(partition=ready.partition, epoch=epoch, delivery_id="dlv_1", in_ms=0, untried=True)
         ]
         assert await rig.run(ready) is None
         assert rig.delivery().status == "delivered"

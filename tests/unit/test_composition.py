@@ -8,7 +8,7 @@ import pytest
 
 from actors.attempt import InHand
 from actors.node_ports import Look
-from actors.ports import Owner, Ready
+from actors.ports import Entry, Owner, Ready
 from router.composition import Parts
 from router.settings import load
 from tests.support.doubles import make_entry
@@ -53,6 +53,7 @@ async def test_what_was_stored_is_brought_back(parts: Parts, by: str) -> None:
     entry = make_entry("k")
     (parts.buffers if by == "itself" else parts.forwarding.appends).on_stored([entry], [17])
     [again] = parts.store.unreplayed()
+    assert isinstance(again, Entry)
     assert (again.message_id, again.received_us) == (entry.message_id, 17)
     assert again.batch_id != entry.batch_id
     assert again.batch_id.startswith(f"dlv_{entry.partition:02x}")

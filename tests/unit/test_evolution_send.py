@@ -54,24 +54,22 @@ def test_the_nested_body_of_version_1() -> None:
 
 
 def test_the_id_is_of_whatsapps_form_and_the_tasks() -> None:
-    """The same for every try, also by another version of this code: a second try must find the first."""
-    assert message_id_for(TASK) == "3EB01A0A1363663DF523FF"
-    assert message_id_for(TASK) != message_id_for(TASK + "0")
+    """The same for every try, also by another version of this code: a second try must find the first. A task that comes
+    again under its id, long after the first was forgotten, is another message."""
+    assert message_id_for(TASK, 1_700_000_000_000) == "3EB07EE5F7A454524C9746"
+    assert len({message_id_for(TASK, 1), message_id_for(TASK + "0", 1), message_id_for(TASK, 2)}) == 3
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
 def test_every_task_has_such_an_id(task_id: str) -> None:
     """`3EB0` and 18 upper-case hexadecimal digits, as Baileys makes them."""
-    assert re.fullmatch(r"3EB0[0-9A-F]{18}", message_id_for(task_id))
+    assert re.fullmatch(r"3EB0[0-9A-F]{18}", message_id_for(task_id, 1))
 
 
 @given(delay_ms=st.integers(0, 600_000), timeout_s=st.floats(0.1, 600))
 def test_a_slow_but_accepted_send_is_waited_for(delay_ms: int, timeout_s: float) -> None:
-    """The delay blocks the answer; 30 s come on top, whatever is configured."""
-    waited_s = answer_timeout_s(delay_ms, timeout_s)
-    assert waited_s >= delay_ms / 1000 + 30
-    assert waited_s >= timeout_s
-    assert waited_s in (timeout_s, delay_ms / 1000 + 30)
+    """The delay blocks the answer; what is configured comes on top."""
+    assert answer_timeout_s(delay_ms, timeout_s) == pytest.approx(delay_ms / 1000 + timeout_s)
 
 
 @pytest.mark.parametrize("instance", ["", ".", "..", "a/b", "a\nb", "x\x7f", "n" * 129])

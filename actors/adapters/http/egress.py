@@ -1,9 +1,10 @@
-"""Egress: sends one request to a webhook and reports what came back.
+"""Egress: sends one request to a webhook or to Evolution API and reports what came back.
 
-Owns the one ClientSession through which anything leaves for a webhook. Never follows a redirect, never retries,
+Owns the ClientSession through which anything leaves for one of them. Never follows a redirect, never retries,
 never keeps a cookie, never uses a proxy, never inflates an answer.
 Invariants: `send` returns a value whatever the other side does, within the request's timeout; at most 64 KiB of an
-answer are read; the text of a failure is the same for a refused address and for one that cannot be reached.
+answer are read unless more is wanted; the text of a failure is the same for a refused address and for one that cannot
+be reached.
 """
 
 from __future__ import annotations
@@ -53,7 +54,17 @@ PHRASE_BY_KIND: tuple[tuple[type[BaseException], str], ...] = (  # the first tha
 )
 
 
-_may_start: ContextVar[Callable[[], bool]] = ContextVar("may_start")
+class _Leaving:
+    """A request on its way out: whether it may still go, and whether any of it has."""
+
+    __slots__ = ("may_start", "written")
+
+    def __init__(self, may_start: Callable[[], bool]) -> None:
+        self.may_start = may_start
+        self.written = False
+
+
+_leaving: ContextVar[_Leaving] = ContextVar("leaving")
 
 
 class _Forbidden(aiohttp.ClientError):
@@ -67,13 +78,15 @@ class _GuardedRequest(aiohttp.ClientRequest):
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Hand the request to its connection."""
-        if not _may_start.get()():
+        if not _leaving.get().may_start():
             raise _Forbidden
         return await super().send(conn)
 
     async def write_bytes(self, writer: Any, conn: Any, content_length: int | None = None) -> None:
         """Write head and body, or nothing."""
-        if _may_start.get()():
+        leaving = _leaving.get()
+        if leaving.may_start():
+            leaving.written = True
             await super().write_bytes(writer, conn, content_length)
         else:
             conn.protocol.set_exception(_Forbidden())
@@ -125,9 +138,10 @@ class HttpEgress:
         if self._session is None:
             raise RuntimeError("the egress has not been started")
         began = perf_counter()
-        _may_start.set(request.may_start)
+        leaving = _Leaving(request.may_start)
+        _leaving.set(leaving)
         answer: aiohttp.ClientResponse | None = None
-        excerpt = bytearray()
+        kept = bytearray()
         try:
             async with asyncio.timeout(request.timeout_s):
                 body = request.body
@@ -138,7 +152,7 @@ class HttpEgress:
                     data=body if len(body) <= WHOLE_BODY_BYTES_MAX else BytesIO(body),
                     allow_redirects=False,
                 )
-                await _read_beginning(answer, excerpt)
+                await _read_beginning(answer, kept, request.keep_bytes)
         except _Forbidden:
             return Withheld()
         except (aiohttp.ClientError, TimeoutError, asyncio.CancelledError) as error:
@@ -147,24 +161,30 @@ class HttpEgress:
             # The status line decides: an answer that breaks off or drips after it has still been given, and to
             # call a 200 a failure would deliver twice.
             if answer is None:
-                return Failed(_phrase(error), _since(began))
+                return Failed(_phrase(error), _since(began), leaving.written)
         finally:
             if answer is not None:
                 answer.close()
         retry_after = answer.headers.get("Retry-After")
-        text = "" if "Content-Encoding" in answer.headers else printable(excerpt)
-        return Answered(answer.status, retry_after, text, _since(began))
+        readable = "Content-Encoding" not in answer.headers
+        text = printable(kept[:EXCERPT_BYTES_MAX]) if readable else ""
+        if not request.keep_bytes or not readable:
+            return Answered(answer.status, retry_after, text, _since(began))
+        return Answered(
+            answer.status, retry_after, text, _since(began), bytes(kept), answer.headers.get("Content-Type")
+        )
 
 
-async def _read_beginning(answer: aiohttp.ClientResponse, excerpt: bytearray) -> None:
+async def _read_beginning(answer: aiohttp.ClientResponse, kept: bytearray, keep_bytes: int) -> None:
     """Read to the end or to the cap, keeping the first bytes. Reading to the end lets the connection be used again."""
     read = 0
-    while read < ANSWER_BYTES_MAX:
+    keep_bytes = max(keep_bytes, EXCERPT_BYTES_MAX)
+    while read < max(ANSWER_BYTES_MAX, keep_bytes):
         piece = await answer.content.readany()
         if not piece:
             return
-        if read < EXCERPT_BYTES_MAX:
-            excerpt += piece[: EXCERPT_BYTES_MAX - read]
+        if read < keep_bytes:
+            kept += piece[: keep_bytes - read]
         read += len(piece)
 
 

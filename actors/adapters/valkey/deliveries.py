@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.adapters.valkey.keys import PREFIXES
-from actors.adapters.valkey.replies import fenced, following, messages_of
+from actors.adapters.valkey.replies import fenced, following, messages_of, pairs
 from actors.adapters.valkey.runner import Runner, Transition, Walk
 from actors.core.ids import partition_of
 from actors.core.partition import PARTITIONS, locate
@@ -32,8 +32,10 @@ from actors.ports import (
     WrongState,
 )
 
+DAY_MS = 86_400_000
 CRASHES_MAX = 5
 """Claims of one delivery that nobody lived to settle, before it is taken for poison."""
+
 DELIVERED_KEPT_MAX = 400
 """Records of delivered batches kept in each partition, whatever their time to live: about 100,000 in all."""
 
@@ -54,10 +56,15 @@ _STATUSES = frozenset(get_args(Status))
 
 
 class Kept(Struct, frozen=True, kw_only=True):
-    """How long records stay: delivered and discarded ones, dead ones."""
+    """How long records stay: delivered and discarded ones, dead ones, tasks."""
 
     delivered_ms: int
     dead_ms: int
+    task_ms: int = DAY_MS
+
+    def arguments(self) -> list[int]:
+        """As the scripts take them."""
+        return [self.delivered_ms, self.dead_ms, DELIVERED_KEPT_MAX, self.task_ms]
 
 
 class _Target(Struct, frozen=True):
@@ -115,8 +122,7 @@ class ValkeyDeliveries:
             PREFIXES[claim.partition],
             claim.epoch,
             claim.delivery_id,
-            self._kept.delivered_ms,
-            DELIVERED_KEPT_MAX,
+            *self._kept.arguments(),
         ]
         reply = await self._runner.hot("discard", claim.partition, arguments)
         return _refused(reply) if reply[0] != b"OK" else Next(following(reply[1], reply[2]))
@@ -124,7 +130,7 @@ class ValkeyDeliveries:
     async def get(self, delivery_id: str) -> DeliveryRecord | None:
         """All that is kept of a delivery."""
         flat = await self._runner.command("HGETALL", f"{PREFIXES[partition_of(delivery_id)]}d:{delivery_id}")
-        return _record(delivery_id, _pairs(flat)) if flat else None
+        return _record(delivery_id, pairs(flat)) if flat else None
 
     async def list_deliveries(
         self, wanted: DeliveryFilter, cursor: ListCursor, limit: int
@@ -139,7 +145,7 @@ class ValkeyDeliveries:
             return [], None
         walk = Walk(index=stages[start.stage], last_partition=last, status=wanted.status or "", kid=kid)
         rows, goes_on = await self._runner.page(walk, start, limit)
-        records = [_record(row.name, _pairs(row.content[0])) for row in rows]
+        records = [_record(row.name, pairs(row.content[0])) for row in rows]
         if goes_on is None and start.stage + 1 < len(stages):
             goes_on = ListCursor(start.stage + 1, first)
             if len(records) < limit:
@@ -148,13 +154,13 @@ class ValkeyDeliveries:
         return records, goes_on
 
     def _claim_arguments(self, claims: Sequence[Claim]) -> list[Any]:
-        arguments: list[Any] = [CRASHES_MAX, self._kept.dead_ms]
+        arguments: list[Any] = [CRASHES_MAX, *self._kept.arguments()]
         for wish in claims:
             arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id)
         return arguments
 
     def _settle_arguments(self, outcomes: Sequence[Settle]) -> list[Any]:
-        arguments: list[Any] = [self._kept.delivered_ms, self._kept.dead_ms, DELIVERED_KEPT_MAX]
+        arguments: list[Any] = self._kept.arguments()
         for of in outcomes:
             arguments += (
                 PREFIXES[of.partition],
@@ -164,6 +170,8 @@ class ValkeyDeliveries:
                 of.status,
                 of.log,
                 of.retry_in_ms,
+                of.result,
+                of.mark,
             )
         return arguments
 
@@ -179,7 +187,7 @@ def _settled_all(_outcomes: Sequence[Settle], replies: list[Any]) -> list[Settle
 def _release_arguments(releases: Sequence[Release]) -> list[Any]:
     arguments: list[Any] = []
     for wish in releases:
-        arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id, wish.in_ms)
+        arguments += (PREFIXES[wish.partition], wish.epoch, wish.delivery_id, wish.in_ms, int(wish.untried))
     return arguments
 
 
@@ -193,7 +201,7 @@ _RELEASE = Transition("release", _release_arguments, _released_all)
 def _claimed(wish: Claim, reply: list[Any]) -> Claimed | Poisoned | NothingOpen | Fenced:
     match reply[0]:
         case b"OK":
-            _, attempt, failures, key, reason, policy, trace, created_ms, messages = reply
+            _, attempt, failures, key, reason, policy, trace, created_ms, messages, cut_off = reply
             return Claimed(
                 delivery_id=wish.delivery_id,
                 key=key.decode(),
@@ -204,6 +212,7 @@ def _claimed(wish: Claim, reply: list[Any]) -> Claimed | Poisoned | NothingOpen 
                 trace=trace.decode(),
                 created_ms=created_ms,
                 messages=messages_of(messages),
+                cut_off=cut_off == 1,
             )
         case b"POISON":
             return Poisoned(following(reply[1], reply[2]))
@@ -238,14 +247,6 @@ def _status(raw: bytes) -> Status:
     if text not in _STATUSES:
         raise ValueError(f"a delivery has the status {text!r}")
     return cast(Status, text)
-
-
-def _pairs(flat: Any) -> dict[bytes, bytes]:
-    """HGETALL's answer, which is a map (RESP3, plain command) or a flat list (inside a script's reply)."""
-    if isinstance(flat, dict):
-        return flat
-    rows = iter(flat)
-    return dict(zip(rows, rows, strict=True))
 
 
 def _record(delivery_id: str, fields: dict[bytes, bytes]) -> DeliveryRecord:

@@ -24,6 +24,7 @@ from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.wire import REPLY_DEADLINE_S
 from actors.core.partition import PARTITIONS
 from actors.ports import Entry, StoreAway
+from actors.task_ports import NewTask
 
 VERSION_MIN = (7, 0)
 VERIFYING_COMMANDS = 64
@@ -43,7 +44,7 @@ class Hooks:
     def __init__(self) -> None:
         self.on_changed: Callable[[], None] = lambda: None
         """Told, in the tick in which it opens for callers, of a server that is another run than before."""
-        self.unreplayed: Callable[[], Sequence[Entry]] = lambda: ()
+        self.unreplayed: Callable[[], Sequence[Entry | NewTask]] = lambda: ()
         """What was acknowledged lately and must be appended again to a changed server."""
         self.on_replayed: Callable[[int, int], None] = lambda _count, _added: None
         """Told how many messages were appended again, and how many of them the server had lost."""

@@ -13,6 +13,8 @@ CONFIG = "buzon:cfg"
 NODES = "buzon:{buzon:cfg}:nodes"
 LOG = "buzon:{buzon:cfg}:log"
 """The tag puts both into the slot of CONFIG."""
+HEALTH = "buzon:{buzon:cfg}:instances"
+"""What is known of WhatsApp instances, as `what:instance`."""
 FORMAT = 2
 """Of the stored data. A node refuses a store that holds another."""
 

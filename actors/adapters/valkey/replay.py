@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio.connection import AbstractConnection
 
@@ -19,11 +19,15 @@ from actors.adapters.valkey.keys import OWNERS, PREFIXES
 from actors.adapters.valkey.question import ask_all
 from actors.adapters.valkey.scripts import Script
 from actors.ports import Entry
+from actors.task_ports import NewTask
 
 REPLAY_MESSAGES = 128
 """Messages of one call."""
 TOGETHER_S = 0.7
 """Longer than a lane takes to reconnect: within this time of each other nodes come back to a server."""
+
+
+P = TypeVar("P", bound=Entry | NewTask)
 
 
 class Replay:
@@ -34,8 +38,13 @@ class Replay:
         self._window_ms = window_ms
         self._apart = apart
 
-    async def run(self, connection: AbstractConnection, entries: Sequence[Entry], others: bool) -> int:
-        """Bring the messages back, oldest first; gives how many had been lost. `others`: other nodes do so too."""
+    async def run(self, connection: AbstractConnection, promised: Sequence[Entry | NewTask], others: bool) -> int:
+        """Bring messages and tasks back, oldest first; gives how many had been lost. `others`: others do so too."""
+        entries = [each for each in promised if isinstance(each, Entry)]
+        tasks = [each for each in promised if isinstance(each, NewTask)]
+        lost_tasks = 0
+        for at in range(0, len(tasks), REPLAY_MESSAGES):
+            lost_tasks += await self._tasks_restored(connection, tasks[at : at + REPLAY_MESSAGES])
         lost: list[Entry] = []
         known: list[Entry] = []
         for at in range(0, len(entries), REPLAY_MESSAGES):
@@ -46,7 +55,11 @@ class Replay:
         maybe_full = lost + known
         for at in range(0, len(maybe_full), REPLAY_MESSAGES):
             await self._reclosed(connection, maybe_full[at : at + REPLAY_MESSAGES])
-        return len(lost)
+        return len(lost) + lost_tasks
+
+    async def _tasks_restored(self, connection: AbstractConnection, tasks: Sequence[NewTask]) -> int:
+        replies = await self._call(connection, self._scripts["restore_tasks"], self._grouped(tasks), _task_arguments)
+        return sum(sum(added) for added in replies)
 
     async def _restored(
         self, connection: AbstractConnection, entries: Sequence[Entry], lost: list[Entry], known: list[Entry]
@@ -66,8 +79,8 @@ class Replay:
         self,
         connection: AbstractConnection,
         script: Script,
-        groups: Sequence[Sequence[Entry]],
-        arguments: Callable[[Sequence[Entry]], list[Any]],
+        groups: Sequence[Sequence[P]],
+        arguments: Callable[[Sequence[P]], list[Any]],
     ) -> list[Any]:
         commands: list[tuple[Any, ...]] = []
         for group in groups:
@@ -75,7 +88,7 @@ class Replay:
             commands.append(("EVAL", script.source, len(keys), *keys, *arguments(group)))
         return await ask_all(connection, commands)
 
-    def _grouped(self, entries: Sequence[Entry]) -> list[Sequence[Entry]]:
+    def _grouped(self, entries: Sequence[P]) -> list[Sequence[P]]:
         if not self._apart:
             return [entries]
         return [list(group) for _, group in groupby(sorted(entries, key=_partition), _partition)]
@@ -100,8 +113,16 @@ class Replay:
         return arguments
 
 
-def _partition(entry: Entry) -> int:
-    return entry.partition
+def _partition(promised: Entry | NewTask) -> int:
+    return promised.partition
+
+
+def _task_arguments(tasks: Sequence[NewTask]) -> list[Any]:
+    arguments: list[Any] = []
+    for task in tasks:
+        arguments += (PREFIXES[task.partition], task.kid, task.task_id, task.key, task.payload, task.policy)
+        arguments += (task.host, task.trace, task.due_ms, task.received_us)
+    return arguments
 
 
 def _reclose_arguments(entries: Sequence[Entry]) -> list[Any]:

@@ -31,3 +31,11 @@ def following(delivery_id: bytes, host: bytes) -> Ready | None:
         return None
     name = delivery_id.decode()
     return Ready(partition_of(name), name, host.decode(), 0)
+
+
+def pairs(flat: Any) -> dict[bytes, bytes]:
+    """HGETALL's answer, which is a map (RESP3, plain command) or a flat list (inside a script's reply)."""
+    if isinstance(flat, dict):
+        return flat
+    rows = iter(flat)
+    return dict(zip(rows, rows, strict=True))

@@ -43,12 +43,13 @@ class Transition(Struct, Generic[Q, A], frozen=True):
 
 
 class Walk(Struct, frozen=True, kw_only=True):
-    """What a list goes through: an index (open, live, done, dead), up to a partition, and which rows it wants."""
+    """What a list goes through: an index (open, live, done, dead …), up to a partition, and which rows it wants."""
 
     index: str
     last_partition: int = PARTITIONS - 1
     status: str = ""
     kid: str = ""
+    host: str = ""
 
 
 class Row(Struct, frozen=True):
@@ -118,7 +119,7 @@ class Runner:
         def arguments(partitions: Sequence[int]) -> list[Any]:
             after = (cursor.score, cursor.name) if partitions[0] == first else ("", "")
             prefixes = [PREFIXES[partition] for partition in partitions]
-            return [walk.index, limit, ROWS_LOOKED_AT_MAX, *after, walk.status, walk.kid, *prefixes]
+            return [walk.index, limit, ROWS_LOOKED_AT_MAX, *after, walk.status, walk.kid, walk.host, *prefixes]
 
         replies = await self.spread("page", range(first, walk.last_partition + 1), arguments)
         return _merged(present(replies, whole=True), limit, cursor.stage)

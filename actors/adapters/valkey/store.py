@@ -27,6 +27,7 @@ from actors.adapters.valkey.replay import Replay
 from actors.adapters.valkey.scripts import load_all
 from actors.adapters.valkey.shard import Connect, ShardMaker
 from actors.adapters.valkey.store_shard import StoreShard
+from actors.adapters.valkey.tasks import ValkeyHealth, ValkeyTasks
 from actors.adapters.valkey.topology import Service, Speaker
 
 LOOK_S = 0.01
@@ -59,6 +60,8 @@ class ValkeyStore(Hooks):
         runner = self._topology.runner
         self.batches = ValkeyBatches(runner, options.window_ms)
         self.deliveries = ValkeyDeliveries(runner, options.kept)
+        self.tasks = ValkeyTasks(runner, options.kept)
+        self.health = ValkeyHealth(runner)
         self.partitions = ValkeyPartitions(runner)
         self.membership = ValkeyMembership(runner, lambda: self.cluster, self.reject)
         self.records = ValkeyRecords(runner)

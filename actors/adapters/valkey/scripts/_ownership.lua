@@ -19,7 +19,7 @@ local function put_back(p, epoch, now)
     if counted[1] then
       local failures, cut_off = tonumber(counted[1]), tonumber(counted[2]) - tonumber(counted[1])
       local place = tonumber(string.sub(redis.sha1hex(id .. epoch), 1, 4), 16) / 65536
-      redis.call('HSET', p .. 'd:' .. id, 'st', failures > 0 and 'retrying' or 'pending')
+      set_status(p, id, failures > 0 and 'retrying' or 'pending', now)
       redis.call('ZADD', p .. 'ready', now + math.floor((cut_off - 1) * SPREAD_MS * place), id)
     end
   end

@@ -9,10 +9,14 @@
 --   o:<id>      LIST  a frozen batch, as b:<kid>; never changes again
 --   d:<id>      HASH  a delivery: kid, k key, st status, n messages, r reason, c created ms, p policy, h host,
 --                     t traceparent, a attempts claimed, x claims and f failures since it was last queued,
---                     nx next attempt ms, l<attempt> log line (JSON; a bare number: claimed then, never settled)
+--                     nx next attempt ms, l<attempt> log line (JSON; a bare number: claimed then, never settled);
+--                     a task besides: u updated ms, w 1 (not in its line before its time), eta ms, res result (JSON),
+--                     dv the receipt
 --   q:<kid>     LIST  deliveries of a key that are neither delivered nor dead, oldest first; only the head may start
 --   ready busy  ZSET  delivery -> ms it may be claimed from / was claimed at
 --   live done dead ZSET delivery -> ms created / settled / died; the lists of the API
+--   tlive tdone tdead tgone ZSET, tretry SET  the same lists for tasks, and those revoked; which of them wait for a retry
+--   k:<mark>    HASH  a WhatsApp message that was sent: t task, dv its receipt, api 1 (somebody else sent it)
 --   c:<kid>     HASH  the head of a channel's stream: e epoch, s top offset
 --   h:<kid>     STREAM its messages as <offset>-0: i id, d data; exactly as many as are kept
 --   p:<hash>    STRING a message that is published once: its epoch and offset
@@ -34,6 +38,27 @@ local function fenced(p, epoch)
   local own = redis.call('HMGET', p .. 'own', 'ep', 'node')
   if own[1] == epoch then return nil end
   return {'FENCED', own[1] or '0', own[2] or ''}
+end
+
+-- A task is a delivery whose id says so. Its lists are its own.
+local function is_task(id)
+  return string.sub(id, 1, 4) == 'tsk_'
+end
+
+local function list_of(p, id, list)
+  return p .. (is_task(id) and 't' or '') .. list
+end
+
+local function set_status(p, id, status, now)
+  redis.call('HSET', p .. 'd:' .. id, 'st', status)
+  if not is_task(id) then return end
+  redis.call('HSET', p .. 'd:' .. id, 'u', now)
+  redis.call(status == 'retrying' and 'SADD' or 'SREM', p .. 'tretry', id)
+end
+
+-- How long records are kept, from four arguments: delivered ms, dead ms, delivered ones at the most, tasks ms.
+local function kept_from(at)
+  return {done = tonumber(ARGV[at]), dead = tonumber(ARGV[at + 1]), most = tonumber(ARGV[at + 2]), task = tonumber(ARGV[at + 3])}
 end
 
 -- Turn the open batch into a delivery. True when no earlier batch of the key is in its way.
@@ -61,27 +86,29 @@ local function leave_line(p, kid, id, now)
   return following, redis.call('HGET', p .. 'd:' .. following, 'h')
 end
 
--- File a delivery that has come to its end under `list`, to be forgotten after `ttl_ms`; the frozen batch stays
--- only with a dead one. Beyond `keep` the oldest of the list go at once.
-local function file_away(p, id, list, now, ttl_ms, keep)
-  redis.call('ZREM', p .. 'live', id)
-  redis.call('ZADD', p .. list, now, id)
-  redis.call('PEXPIRE', p .. list, ttl_ms)
+-- File a delivery that has come to its end under `list` (done dead gone), to be forgotten after a while; what it
+-- carried stays only with a dead one. Of the delivered ones, but of no tasks, the oldest go when there are too many.
+local function file_away(p, id, list, now, kept)
+  local filed = list_of(p, id, list)
+  local ttl_ms = is_task(id) and kept.task or kept[list]
+  redis.call('ZREM', list_of(p, id, 'live'), id)
+  redis.call('ZADD', filed, now, id)
+  redis.call('PEXPIRE', filed, ttl_ms)
   redis.call('PEXPIRE', p .. 'd:' .. id, ttl_ms)
   if list == 'dead' then redis.call('PEXPIRE', p .. 'o:' .. id, ttl_ms) else redis.call('UNLINK', p .. 'o:' .. id) end
-  redis.call('ZREMRANGEBYSCORE', p .. list, '-inf', now - ttl_ms)
-  local over = redis.call('ZCARD', p .. list) - keep
+  redis.call('ZREMRANGEBYSCORE', filed, '-inf', now - ttl_ms)
+  local over = (list == 'dead' or is_task(id)) and 0 or redis.call('ZCARD', filed) - kept.most
   if over > 0 then
-    local oldest = redis.call('ZPOPMIN', p .. list, math.min(over, 16))
+    local oldest = redis.call('ZPOPMIN', filed, math.min(over, 16))
     for i = 1, #oldest, 2 do redis.call('UNLINK', p .. 'd:' .. oldest[i], p .. 'o:' .. oldest[i]) end
   end
 end
 
 -- A delivery dies: out of the line, into the dead letters.
-local function bury(p, kid, id, now, ttl_ms)
+local function bury(p, kid, id, now, kept)
   redis.call('ZREM', p .. 'busy', id)
-  redis.call('HSET', p .. 'd:' .. id, 'st', 'dead')
+  set_status(p, id, 'dead', now)
   redis.call('HDEL', p .. 'd:' .. id, 'nx')
-  file_away(p, id, 'dead', now, ttl_ms, math.huge)
+  file_away(p, id, 'dead', now, kept)
   return leave_line(p, kid, id, now)
 end

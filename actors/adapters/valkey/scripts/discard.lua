@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
--- Give a delivery up for good: it leaves its key's line, its messages are dropped, its record is kept a while.
+-- Give a delivery up for good: it leaves its key's line, its messages are dropped, its record is kept a while. A task
+-- only before it was ever tried, or while nothing of it is known to have failed: pending.
 -- include _partition
--- KEYS own    ARGV prefix epoch id kept_ms kept_at_most
+-- KEYS own    ARGV prefix epoch id, then how long records are kept
 -- Reply {OK, next id of the key, its host} | {STATE, status} | {GONE} | {FENCED, epoch, node}
 local p, id = ARGV[1], ARGV[3]
 local fence = fenced(p, ARGV[2])
@@ -9,11 +10,12 @@ if fence then return fence end
 local record = p .. 'd:' .. id
 local d = redis.call('HMGET', record, 'st', 'kid')
 if not d[1] then return {'GONE'} end
-if d[1] ~= 'pending' and d[1] ~= 'retrying' and d[1] ~= 'dead' then return {'STATE', d[1]} end
+local free = d[1] == 'pending' or (not is_task(id) and (d[1] == 'retrying' or d[1] == 'dead'))
+if not free then return {'STATE', d[1]} end
 local now = now_ms()
-redis.call('HSET', record, 'st', 'discarded')
+set_status(p, id, 'discarded', now)
 redis.call('HDEL', record, 'nx')
 redis.call('ZREM', p .. 'ready', id)
 redis.call('ZREM', p .. 'dead', id)
-file_away(p, id, 'done', now, tonumber(ARGV[4]), tonumber(ARGV[5]))
+file_away(p, id, is_task(id) and 'gone' or 'done', now, kept_from(4))
 return {'OK', leave_line(p, d[2], id, now)}

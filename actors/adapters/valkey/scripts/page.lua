@@ -2,15 +2,16 @@
 -- One page of a list that is spread over partitions: walks them in order, each by score and then by name.
 -- include _partition
 -- KEYS  own of the first partition named
--- ARGV[1] list (open live done dead), ARGV[2] rows wanted, ARGV[3] rows looked at at the most,
+-- ARGV[1] list (open live done dead, tlive tdone tdead tgone), ARGV[2] rows wanted, ARGV[3] rows looked at at the most,
 --   ARGV[4] score and ARGV[5] name after which the first partition goes on ('' both: from its start),
---   ARGV[6] status wanted ('' any), ARGV[7] kid wanted ('' any), then the prefixes
+--   ARGV[6] status wanted ('' any), ARGV[7] kid wanted ('' any), ARGV[8] host wanted ('' any),
+--   then the prefixes
 -- Reply {{row, ...}, index of the prefix to go on with (-1: that was all), score, name}
 --   row of open: index of its prefix, kid, score, key, n, bytes, remaining ms
 --   row of deliveries: index of its prefix, id, score, HGETALL of its record
 local list, wanted, budget = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local after_score, after_name = ARGV[4], ARGV[5]
-local status, kid = ARGV[6], ARGV[7]
+local status, kid, host = ARGV[6], ARGV[7], ARGV[8]
 local now = now_ms()
 local rows = {}
 
@@ -30,12 +31,13 @@ local function row_of(index, p, name, raw)
     if not m[1] then return nil end
     return {index, name, raw, m[1], tonumber(m[2]), tonumber(m[3]), math.max(score - now, 0)}
   end
-  local d = redis.call('HMGET', p .. 'd:' .. name, 'st', 'kid')
-  if not d[1] or (status ~= '' and d[1] ~= status) or (kid ~= '' and d[2] ~= kid) then return nil end
+  local d = redis.call('HMGET', p .. 'd:' .. name, 'st', 'kid', 'h')
+  local unwanted = (status ~= '' and d[1] ~= status) or (kid ~= '' and d[2] ~= kid) or (host ~= '' and d[3] ~= host)
+  if not d[1] or unwanted then return nil end
   return {index, name, raw, redis.call('HGETALL', p .. 'd:' .. name)}
 end
 
-for i = 8, #ARGV do
+for i = 9, #ARGV do
   local p, score, name, skip = ARGV[i], after_score, after_name, 0
   local passed_score, passed_name = after_score, after_name
   after_score, after_name = '', ''
@@ -43,13 +45,13 @@ for i = 8, #ARGV do
   repeat
     found = redis.call('ZRANGEBYSCORE', p .. list, score == '' and '-inf' or score, '+inf', 'WITHSCORES', 'LIMIT', skip, 100)
     for j = 1, #found, 2 do
-      if #rows >= wanted or budget <= 0 then return {rows, i - 8, score, name} end
+      if #rows >= wanted or budget <= 0 then return {rows, i - 9, score, name} end
       if found[j + 1] ~= score then skip = 0 end
       score, skip = found[j + 1], skip + 1
       if score ~= passed_score or comes_after(found[j], passed_name) then
         budget = budget - 1
         name = found[j]
-        rows[#rows + 1] = row_of(i - 8, p, name, score)
+        rows[#rows + 1] = row_of(i - 9, p, name, score)
       end
     end
   until #found < 200

@@ -15,9 +15,11 @@ if d[1] == 'dead' then
   if redis.call('EXISTS', p .. 'o:' .. id) == 0 then return {'GONE'} end
   redis.call('PERSIST', record)
   redis.call('PERSIST', p .. 'o:' .. id)
-  redis.call('ZREM', p .. 'dead', id)
-  redis.call('ZADD', p .. 'live', tonumber(d[4]), id)
-  redis.call('HSET', record, 'st', 'pending', 'x', 0, 'f', 0)
+  redis.call('ZREM', list_of(p, id, 'dead'), id)
+  redis.call('ZADD', list_of(p, id, 'live'), tonumber(d[4]), id)
+  set_status(p, id, 'pending', now)
+  redis.call('HSET', record, 'x', 0, 'f', 0)
+  redis.call('HDEL', record, 'res', 'eta')
   local first = redis.call('RPUSH', p .. 'q:' .. d[2], id) == 1
   if first then redis.call('ZADD', p .. 'ready', now, id) end
   return {'OK', first and 1 or 0, d[3]}

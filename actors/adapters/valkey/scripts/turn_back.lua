@@ -19,8 +19,12 @@ local function turn_back(p, epoch, ms)
   end
   local ready = redis.call('ZRANGEBYSCORE', p .. 'ready', '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, ROWS_MAX)
   for i = 1, #ready, 2 do
-    redis.call('ZADD', p .. 'ready', tonumber(ready[i + 1]) - ms, ready[i])
-    if redis.call('HEXISTS', p .. 'd:' .. ready[i], 'nx') == 1 then redis.call('HINCRBY', p .. 'd:' .. ready[i], 'nx', -ms) end
+    -- Somebody named the time at which a task is wanted: that one stays.
+    local record = p .. 'd:' .. ready[i]
+    if redis.call('HEXISTS', record, 'w') == 0 then
+      redis.call('ZADD', p .. 'ready', tonumber(ready[i + 1]) - ms, ready[i])
+      if redis.call('HEXISTS', record, 'nx') == 1 then redis.call('HINCRBY', record, 'nx', -ms) end
+    end
   end
   return {'OK'}
 end

@@ -1,0 +1,221 @@
+"""Instances: the WhatsApp instances whose sends this node makes: which lanes are held, how fast the others go.
+
+A lane is held when Evolution says that nothing can be sent through it, or cannot be reached. While it is held the
+instance is asked for, more and more rarely, and nothing else is sent; it is free again as soon as it is open. What is
+known is told to all nodes, and what they heard of it (CONNECTION_UPDATE) is looked at once a second.
+Invariants: only what Evolution itself says to this node holds a lane; of one instance one question is under way at a
+time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct, field
+
+from actors.core.evolution_answers import Trouble, confirmed
+from actors.core.evolution_server import InstanceState, Paused
+from actors.core.tasks import instance_of, lane_of
+from actors.evolution import Evolution
+from actors.host import FREE, Lane
+from actors.ports import Clock, Gauge, Journal, StoreAway
+from actors.task_ports import HealthStore
+
+LOOK_S = 1.0
+ASK_S_MIN = 1.0
+ASK_S_MAX = 15.0
+INSTANCES_MAX = 1024
+"""Facts about more are not kept between two looks."""
+
+
+class Pacing(Struct, frozen=True, kw_only=True):
+    """How fast one instance may send: the least time between two sends, and a random gap. None: as fast as it goes."""
+
+    every_s: float = 0.0
+    gap_s: tuple[float, float] | None = None
+
+    def wait_s(self, chance: float) -> float:
+        """From one send to the next; `chance` in [0, 1)."""
+        if self.gap_s is None:
+            return self.every_s
+        shortest, longest = self.gap_s
+        return max(self.every_s, shortest + chance * (longest - shortest))
+
+
+class HeldLane(Struct):
+    """Why and since when (monotonic) a lane is held, and when its instance is asked for next."""
+
+    paused: Paused
+    since: float
+    ask_at: float
+    ask_s: float = ASK_S_MIN
+
+
+class _Question(Struct):
+    """What is asked of an instance, and what was found when it was asked last."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asked_at: float = float("-inf")
+    found: Paused | None = None
+
+
+class InstanceTools(Struct, frozen=True, kw_only=True):
+    """What instances work with. `chance` gives 0…1."""
+
+    clock: Clock
+    chance: Callable[[], float]
+    journal: Journal
+    held: Gauge
+
+
+class Instances:
+    """The lanes of one node. `run` is a service."""
+
+    def __init__(self, evolution: Evolution, store: HealthStore, pacing: Pacing, tools: InstanceTools) -> None:
+        self._evolution = evolution
+        self._store = store
+        self._pacing = pacing
+        self._clock = tools.clock
+        self._chance = tools.chance
+        self._journal = tools.journal
+        self._gauge = tools.held
+        self._held: dict[str, HeldLane] = {}
+        self._questions: dict[str, _Question] = {}
+        self._facts: dict[tuple[str, str], str] = {}
+        self._lanes: dict[str, str] = {}
+        """Instances that this node has sent for, and the last word of others about them that was looked at."""
+        self.on_free: Callable[[str], None] = lambda _lane: None
+        """Told of each lane that may go on; set once by the composition root, as the next."""
+        self.on_held: Callable[[str, Paused | None], None] = lambda _instance, _paused: None
+        """Told of each instance whose lane is held, or (None) free again."""
+
+    def lane(self, name: str) -> Lane:
+        """What holds for a line of deliveries; those of webhooks are free."""
+        instance = instance_of(name)
+        if instance is None:
+            return FREE
+        paced = self._pacing.every_s > 0 or self._pacing.gap_s is not None
+        return Lane(
+            held=lambda: instance in self._held,
+            pace=(lambda: self._pacing.wait_s(self._chance())) if paced else None,
+            alone=self._pacing.gap_s is not None,
+        )
+
+    def held(self) -> Mapping[str, HeldLane]:
+        """The lanes that are held here, by instance."""
+        return self._held
+
+    def note(self, what: str, instance: str, value: str = "") -> None:
+        """Tell all nodes a fact, soon; without a value it is the time of now, in ms."""
+        if len(self._facts) < INSTANCES_MAX:
+            self._facts[what, instance] = value or str(round(self._clock.wall() * 1000))
+
+    def hold(self, instance: str, paused: Paused) -> None:
+        """Send nothing for an instance until it is found open."""
+        known = self._held.get(instance)
+        if known is not None:
+            known.paused = paused
+            return
+        now = self._clock.monotonic()
+        self._held[instance] = HeldLane(paused, now, now + ASK_S_MIN)
+        self._gauge.set(len(self._held))
+        self.note("held", instance, paused.reason)
+        self.note("held_at", instance)
+        self._journal.warning("whatsapp instance held", instance=instance, cause=paused.cause, reason=paused.reason)
+        self.on_held(instance, paused)
+
+    async def doubt(self, instance: str, trouble: Trouble) -> Paused | None:
+        """A send has failed: ask what the instance is, and hold its lane if nothing can be sent. Those who ask at the
+        same time get one answer."""
+        began = self._clock.monotonic()
+        question = self._questions.setdefault(instance, _Question())
+        async with question.lock:
+            if question.asked_at < began:
+                question.asked_at = self._clock.monotonic()
+                question.found = await self._ask(instance, trouble)
+            return question.found
+
+    def sent(self, instance: str) -> None:
+        """A send went well."""
+        self._lanes.setdefault(instance, "")
+        self.note("sent_at", instance)
+
+    def failed(self, instance: str, reason: str) -> None:
+        """A send did not."""
+        self._lanes.setdefault(instance, "")
+        self.note("failed_at", instance)
+        self.note("failed", instance, reason)
+
+    async def run(self) -> None:
+        """Ask for held instances, and tell and hear what is known of all. A service: ends only by cancellation."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._tell()
+                await self._hear()
+            except StoreAway:
+                pass  # facts are for people: what was not told now is told with the next
+            await self._ask_for_held()
+
+    async def _ask(self, instance: str, trouble: Trouble) -> Paused | None:
+        self._lanes.setdefault(instance, "")
+        state = await self._evolution.state(instance)
+        found = state if isinstance(state, Paused) else confirmed(trouble, state)
+        if isinstance(found, Paused):
+            self.hold(instance, found)
+            return found
+        return None
+
+    async def _ask_for_held(self) -> None:
+        now = self._clock.monotonic()
+        for instance, lane in list(self._held.items()):
+            if now < lane.ask_at:
+                continue
+            state = await self._evolution.state(instance)
+            paused = state if isinstance(state, Paused) else _paused(state)
+            if paused is None:
+                self._free(instance)
+                continue
+            if paused.reason != lane.paused.reason:
+                self.note("held", instance, paused.reason)
+            lane.paused = paused
+            lane.ask_s = min(2 * lane.ask_s, ASK_S_MAX)
+            lane.ask_at = self._clock.monotonic() + lane.ask_s
+
+    def _free(self, instance: str) -> None:
+        lane = self._held.pop(instance)
+        self._gauge.set(len(self._held))
+        self._facts["held", instance] = self._facts["held_at", instance] = ""
+        self._evolution.forget()
+        for_s = round(self._clock.monotonic() - lane.since, 1)
+        self._journal.info("whatsapp instance free", instance=instance, held_seconds=for_s)
+        self.on_held(instance, None)
+        self.on_free(lane_of(instance))
+
+    async def _tell(self) -> None:
+        facts, self._facts = self._facts, {}
+        await self._store.note(facts)
+
+    async def _hear(self) -> None:
+        """Look at what others heard of the instances that this node sends for: it is a reason to ask, no more."""
+        if not self._lanes:
+            return
+        known = await self._store.read()
+        for instance, last in list(self._lanes.items()):
+            facts = known.get(instance, {})
+            word = f"{facts.get('state', '')} {facts.get('state_at', '')}"
+            if word == last:
+                continue
+            self._lanes[instance] = word
+            lane = self._held.get(instance)
+            if lane is not None:
+                lane.ask_at, lane.ask_s = self._clock.monotonic(), ASK_S_MIN
+            elif last and not word.startswith("open "):
+                await self.doubt(instance, Trouble("closed", "the connection to WhatsApp changed"))
+
+
+def _paused(state: InstanceState | None) -> Paused | None:
+    """Why an instance in this state can send nothing; what says nothing may be tried."""
+    found = confirmed(Trouble("other", ""), state)
+    return found if isinstance(found, Paused) else None

@@ -1,0 +1,145 @@
+"""Tasks: the supervisor of WhatsApp sends: takes them in, looks them up, waits for them.
+
+A task is a delivery from its beginning: what starts, settles, retries and revokes it is what does so for webhooks. It
+is owned by whoever owns its instance's partition, and stored from any node.
+Invariants: what was promised is stored, and is written again if the store loses it; a task id is stored once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from actors.committer import Committer
+from actors.core.partition import mark_of, partition_of_instance
+from actors.core.receipts import Receipt
+from actors.core.tasks import FINAL, TaskState
+from actors.ports import CommitMeters, Counter, ListCursor, Overloaded, Ready, StoreAway
+from actors.runtime.clock import Clock
+from actors.runtime.supervisor import Supervisor
+from actors.task_ports import Enqueued, NewTask, TaskFilter, TaskRecord, TaskStore
+
+OVERHEAD_BYTES = 600
+WAITERS_MAX = 4096
+"""Callers that wait for tasks to end."""
+LOOK_S = 0.1
+"""How often the store is asked for tasks that somebody waits for: other nodes may end them."""
+
+
+class Tasks:
+    """The front of tasks. `run` is a service."""
+
+    def __init__(
+        self, store: TaskStore, supervisor: Supervisor, clock: Clock, meters: CommitMeters, queued: Counter
+    ) -> None:
+        self._store = store
+        self._queued = queued
+        self._enqueues: Committer[NewTask, Enqueued] = Committer("tasks", store.enqueue, supervisor, clock, meters)
+        self._enqueues.on_committed = self._account
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiters = 0
+        self._wanted = asyncio.Event()
+        self.on_stored: Callable[[Sequence[NewTask], Sequence[int]], None] = lambda _tasks, _times: None
+        """Told of tasks that are about to be acknowledged; set once by the composition root, as the next."""
+        self.on_startable: Callable[[Ready], None] = lambda _ready: None
+        """Told of each task that nobody is before."""
+        self.on_queued: Callable[[NewTask], None] = lambda _task: None
+        self.on_receipt: Callable[[str, str, Receipt], None] = lambda _task, _instance, _receipt: None
+        """Told of the task, its instance and how far its message has come, when that is news."""
+
+    async def enqueue(self, task: NewTask) -> Enqueued:
+        """Store a task. Raises StoreAway, Overloaded."""
+        return await self._enqueues.ask(task, len(task.payload) + OVERHEAD_BYTES)
+
+    async def get(self, task_id: str) -> TaskRecord | None:
+        """One task. Raises StoreAway."""
+        return await self._store.get(task_id)
+
+    async def list_tasks(
+        self, wanted: TaskFilter, cursor: ListCursor, limit: int
+    ) -> tuple[Sequence[TaskRecord], ListCursor | None]:
+        """A page of tasks. Raises StoreAway."""
+        return await self._store.list_tasks(wanted, cursor, limit)
+
+    async def counts(self) -> Mapping[TaskState, int]:
+        """How many tasks are in each state. Raises StoreAway."""
+        return await self._store.counts()
+
+    async def ended(self, task_id: str, within_s: float) -> None:
+        """Wait until a task has ended, for so long at the most. Raises Overloaded when too many wait."""
+        if self._waiters >= WAITERS_MAX:
+            raise Overloaded("too many callers wait for tasks")
+        over = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(task_id, set()).add(over)
+        self._waiters += 1
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(within_s):
+                await over
+        except TimeoutError:
+            pass
+        finally:
+            self._waiters -= 1
+            waiting = self._waiting.get(task_id, set())
+            waiting.discard(over)
+            if not waiting:
+                self._waiting.pop(task_id, None)
+
+    def has_ended(self, task_id: str) -> None:
+        """A task has ended here: whoever waits for it need not wait for the next look."""
+        for over in self._waiting.get(task_id, ()):
+            if not over.done():
+                over.set_result(None)
+
+    async def receive(self, instance: str, key_id: str, receipt: Receipt) -> None:
+        """Take how far a message of an instance has come. Raises StoreAway."""
+        received = await self._store.receive(partition_of_instance(instance), mark_of(instance, key_id), receipt)
+        if received.news and received.task_id:
+            self.on_receipt(received.task_id, instance, receipt)
+
+    async def is_ours(self, instance: str, key_id: str) -> bool:
+        """Whether a message was sent through the API, not by a person on the phone. Raises StoreAway."""
+        return await self._store.is_sent(partition_of_instance(instance), mark_of(instance, key_id))
+
+    async def note_sent(self, instance: str, key_id: str) -> None:
+        """Some client of Evolution's, perhaps this one, has sent a message. Raises StoreAway."""
+        await self._store.note_foreign(partition_of_instance(instance), mark_of(instance, key_id))
+
+    async def drained(self) -> None:
+        """Wait until the store has answered everything."""
+        await self._enqueues.drained()
+
+    async def run(self) -> None:
+        """Look what became of the tasks that somebody waits for. A service: ends only by cancellation."""
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(LOOK_S)
+            names = list(self._waiting)
+            if not names:
+                self._wanted.clear()
+                continue
+            try:
+                states = await self._store.states(names)
+            except StoreAway:
+                continue
+            for name, state in zip(names, states, strict=True):
+                if state is None or state in FINAL:
+                    self.has_ended(name)
+
+    def _account(self, tasks: Sequence[NewTask], outcomes: Sequence[Enqueued | StoreAway]) -> None:
+        """Remember what is about to be acknowledged, and start what can start."""
+        stored: list[NewTask] = []
+        times: list[int] = []
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if isinstance(outcome, StoreAway) or outcome.duplicate:
+                continue
+            stored.append(task)
+            times.append(outcome.received_us)
+        self._queued.inc(len(stored))
+        self.on_stored(stored, times)
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if isinstance(outcome, StoreAway) or outcome.duplicate:
+                continue
+            self.on_queued(task)
+            if outcome.startable:
+                self.on_startable(Ready(task.partition, task.task_id, task.host, outcome.due_in_ms))
