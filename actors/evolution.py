@@ -69,6 +69,11 @@ class Evolution:
         self._dialect: Dialect = "v2"
         self.server: Server | None = None
 
+    @property
+    def url(self) -> str:
+        """Where it is. There is no secret in it."""
+        return self._rules.url
+
     async def look(self) -> Server | Paused | None:
         """What the server says of itself, asked when that is not known or long ago."""
         async with self._looking:

@@ -147,6 +147,16 @@ class Instances:
         self.note("failed_at", instance)
         self.note("failed", instance, reason)
 
+    def event_heard(self, instance: str) -> None:
+        """Evolution has told something of an instance."""
+        self.note("event_at", instance)
+
+    def connection_changed(self, instance: str, state: InstanceState, status_reason: int | None) -> None:
+        """Evolution has told that an instance is connected to WhatsApp, or is not any more."""
+        self.note("state", instance, state)
+        self.note("state_at", instance)
+        self.note("state_reason", instance, "-" if status_reason is None else str(status_reason))
+
     async def run(self) -> None:
         """Ask for held instances, and tell and hear what is known of all. A service: ends only by cancellation."""
         while True:

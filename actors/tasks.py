@@ -10,20 +10,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from actors.committer import Committer
-from actors.core.partition import mark_of, partition_of_instance
+from actors.core.partition import line_of, mark_of, partition_of_instance
 from actors.core.receipts import Receipt
-from actors.core.tasks import FINAL, TaskState
+from actors.core.tasks import FINAL, TaskPolicy, TaskState, lane_of
 from actors.ports import CommitMeters, Counter, ListCursor, Overloaded, Ready, StoreAway
 from actors.runtime.clock import Clock
 from actors.runtime.supervisor import Supervisor
 from actors.task_ports import Enqueued, NewTask, TaskFilter, TaskRecord, TaskStore
 
+_encode = msgspec.json.Encoder().encode
 OVERHEAD_BYTES = 600
 WAITERS_MAX = 4096
 """Callers that wait for tasks to end."""
 LOOK_S = 0.1
 """How often the store is asked for tasks that somebody waits for: other nodes may end them."""
+
+
+def drafted(policy: TaskPolicy, contact: str, text: str) -> NewTask:
+    """A task for a contact, wanted now, that has no id yet."""
+    kid, partition = line_of(policy.instance, contact)
+    return NewTask(
+        partition=partition,
+        kid=kid,
+        task_id="",
+        key=f"{policy.instance}:{contact}",
+        payload=text.encode(),
+        policy=_encode(policy),
+        host=lane_of(policy.instance),
+        trace="",
+    )
 
 
 class Tasks:

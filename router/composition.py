@@ -33,6 +33,7 @@ from actors.cache_walks import CacheWalks
 from actors.channels import Channels, ChannelTools
 from actors.core.cache_names import CacheNames
 from actors.core.ids import IdSource
+from actors.core.outcome import Answered, Failed
 from actors.deliveries import Deliveries
 from actors.desk import Desk
 from actors.egress_ports import Egress
@@ -43,7 +44,8 @@ from actors.instances import Instances, InstanceTools
 from actors.membership import Membership
 from actors.node_ports import NodeRecord
 from actors.ownership import Ownership
-from actors.ports import Entry
+from actors.ports import Claimed, Entry, Settle
+from actors.replying import Replying
 from actors.runtime.clock import LoopClock
 from actors.runtime.supervisor import Supervisor
 from actors.sweeper import Sweeper
@@ -62,6 +64,7 @@ from router.api import monitoring as monitoring_api
 from router.api import operations as operations_api
 from router.api import stats as stats_api
 from router.api import tasks as task_api
+from router.api.whatsapp_view import WhatsApp
 from router.edge import logs
 from router.edge.http import Edge
 from router.edge.idempotency import Idempotency
@@ -145,7 +148,10 @@ class Parts:
         maker = task_api.TaskMaker(told.message_rules(self.settings), self.ids, self.clock)
         task_api.register(app, task_api.TaskRoutes(self.tasks, self.forwarding, idempotency, maker))
         self._register_cache(app, idempotency)
-        monitoring_api.register(app, monitoring_api.MonitoringRoutes(self.membership, self.ownership, self.store))
+        whatsapp = WhatsApp(self.store.tasks, self.store.health, self.evolution)
+        monitoring_api.register(
+            app, monitoring_api.MonitoringRoutes(self.membership, self.ownership, self.store, whatsapp)
+        )
         operations_api.register(app, operations_api.Operations(self.status, self.metrics, self.clock), ABOUT)
         return app
 
@@ -184,6 +190,8 @@ class Parts:
         tools = InstanceTools(clock=self.clock, chance=random.random, journal=self.log, held=self.metrics.lanes_held)
         self.instances = Instances(self.evolution, store.health, told.pacing(settings), tools)
         self.tasks = Tasks(store.tasks, self.supervisor, self.clock, self.metrics, self.metrics.tasks["queued"])
+        self.replying = Replying(self.tasks, settings.evolution_on_unknown, settings.max_retries)
+        self.attempts.webhooks.reply = self.replying.reply
         self.attempts.tasks = TaskSend(self.evolution, self.instances, settings.task_retry_delay_s)
 
     def _make_nodes(self) -> None:
@@ -254,9 +262,10 @@ class Parts:
 
     def _join_announcer(self) -> None:
         announcer = Announcer(self.channels.events, self.settings.node_id, self.deliveries.get, self.supervisor)
+        self.announcer = announcer
         self.buffers.on_opened = announcer.batch_opened
         self.buffers.on_frozen = announcer.batch_closed
-        self.attempts.on_settled = announcer.settled
+        self.attempts.on_settled = self._settled
         self.attempts.on_started = announcer.started
         self.tasks.on_queued = announcer.task_queued
         self.tasks.on_receipt = announcer.receipt
@@ -287,6 +296,11 @@ class Parts:
         self.store.on_changed = self.ownership.reclaim
         self.store.others = lambda: len(self.membership.alive()) > 1
         self.store.on_unfit = lambda reason: self.log.error("store must not be used", reason=reason)
+
+    def _settled(self, claimed: Claimed, settle: Settle, outcome: Answered | Failed) -> None:
+        if settle.status in ("delivered", "dead"):
+            self.tasks.has_ended(settle.delivery_id)
+        self.announcer.settled(claimed, settle, outcome)
 
     def _described(self, record: NodeRecord) -> NodeRecord:
         """The node's record with the numbers of now."""

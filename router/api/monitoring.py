@@ -20,6 +20,7 @@ from actors.core.rendezvous import winners
 from actors.node_ports import NodeEvent, NodeRecord
 from actors.ports import Owner, StoreAway
 from router.api.operations import MONITORING, TAG
+from router.api.whatsapp_view import EvolutionView, WhatsApp
 from router.edge.handlers import endpoint
 from router.edge.openapi import Operation
 from router.edge.paging import Cursor, Page
@@ -160,7 +161,7 @@ class Monitoring(Struct, frozen=True, kw_only=True):
     queues: Queues
     redis: RedisView
     tasks: dict[str, int]
-    evolution: Literal["not configured"]
+    evolution: EvolutionView
     events: list[EventView]
     cursor: str | None
 
@@ -184,10 +185,11 @@ _CURSOR = Cursor(EventPosition)
 class MonitoringRoutes:
     """The use case of this file."""
 
-    def __init__(self, nodes: Nodes, known: KnownOwners, store: StoreView) -> None:
+    def __init__(self, nodes: Nodes, known: KnownOwners, store: StoreView, whatsapp: WhatsApp) -> None:
         self._nodes = nodes
         self._known = known
         self._store = store
+        self._whatsapp = whatsapp
 
     @Operation(
         summary="Show nodes, partitions, queues and events",
@@ -209,8 +211,8 @@ class MonitoringRoutes:
             partitions=partitions_view(owners, alive, listed=query.partitions),
             queues=queues_of([node for node in nodes if node.state != "dead"]),
             redis=self._redis(),
-            tasks={},
-            evolution="not configured",
+            tasks=await self._whatsapp.tasks(),
+            evolution=await self._whatsapp.evolution(),
             events=[event_view(event) for event in events],
             cursor=None if following is None else _CURSOR.encode(EventPosition(following)),
         )

@@ -15,16 +15,15 @@ from msgspec import Meta, Raw, Struct
 
 from actors.core.evolution_send import INSTANCE_CHARACTERS_MAX, check_instance
 from actors.core.ids import IdSource, derived_task_id, is_task_id, partition_of
-from actors.core.partition import line_of
 from actors.core.phones import parse_phone
 from actors.core.policy import MESSAGE_ID_CHARACTERS_MAX, PRINTABLE_ASCII
 from actors.core.receipts import Receipt
 from actors.core.rendering import rfc3339
-from actors.core.tasks import FINAL, STATE_OF, Failure, OnUnknown, TaskPolicy, TaskState, lane_of, policy_of
+from actors.core.tasks import FINAL, STATE_OF, Failure, OnUnknown, TaskPolicy, TaskState, policy_of
 from actors.forwarding import Forwarding
 from actors.ports import Attempt, Clock, ListCursor, Next, NothingOpen, WrongState
 from actors.task_ports import NewTask, TaskFilter, TaskRecord
-from actors.tasks import Tasks
+from actors.tasks import Tasks, drafted
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, Conflict, NotFound
 from router.edge.handlers import body_endpoint, endpoint
@@ -250,18 +249,9 @@ class TaskMaker:
             on_unknown=message.on_unknown or self._rules.on_unknown,
             max_retries=self._rules.max_retries,
         )
-        kid, partition = line_of(instance, recipient.contact)
-        return NewTask(
-            partition=partition,
-            kid=kid,
-            task_id="",
-            key=f"{instance}:{recipient.contact}",
-            payload=message.message.encode(),
-            policy=_encode(policy),
-            host=lane_of(instance),
-            trace="",
-            due_ms=self._due_ms(message),
-        )
+        task = drafted(policy, recipient.contact, message.message)
+        due_ms = self._due_ms(message)
+        return msgspec.structs.replace(task, due_ms=due_ms) if due_ms else task
 
     def named(self, draft: NewTask, message_id: str | None, trace: str, scope: str | None) -> NewTask:
         """The task with its id: the caller's message id always gives the same one for a contact, as does an idempotency

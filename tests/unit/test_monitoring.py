@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
+from actors.core.evolution_server import Server
 from actors.core.partition import PARTITIONS
 from actors.core.rendezvous import winners
+from actors.core.tasks import TaskState
 from actors.node_ports import NodeEvent, NodeRecord
 from actors.ports import Owner, StoreAway
 from router.api.monitoring import EventPosition, MonitoringRoutes, NodeState, node_view, partitions_view, state_of
+from router.api.whatsapp_view import WhatsApp
 from router.edge.errors import BadInput
 from router.edge.paging import Cursor
 from router.edge.usecase import Call, RequestHeaders
@@ -32,9 +35,12 @@ class Cluster:
     refusal = ""
     server_name = "Valkey 9.0.0"
     cluster = "c1"
+    url = "http://evolution.example"
+    server = Server("2.3.7", "v2", honours_message_id=False)
     node = "a"
 
     def __init__(self) -> None:
+        self.facts: dict[str, dict[str, str]] = {}
         self.stored = [Owner(100 + partition, node) for partition, node in enumerate(winners(BOTH))]
         self.log = [NodeEvent(node="a", what="joined", id=f"{at}-0", at_ms=at) for at in range(9, 0, -1)]
         self.seen = [
@@ -70,6 +76,21 @@ class Cluster:
             raise StoreAway
         return [self.stored[partition] for partition in partitions]
 
+    async def counts(self) -> Mapping[TaskState, int]:
+        """Tasks by state."""
+        if not self.connected:
+            raise StoreAway
+        return {"PENDING": 2, "SUCCESS": 1}
+
+    async def note(self, facts: Mapping[tuple[str, str], str]) -> None:
+        """Nothing is noted here."""
+
+    async def read(self) -> Mapping[str, Mapping[str, str]]:
+        """What is known of instances."""
+        if not self.connected:
+            raise StoreAway
+        return self.facts
+
     async def events(self, before: str, limit: int) -> tuple[Sequence[NodeEvent], str | None]:
         """A page of the log."""
         if not self.connected:
@@ -81,7 +102,7 @@ class Cluster:
 async def ask(cluster: Cluster, **query: str) -> Any:
     """What the route answers."""
     headers = RequestHeaders(path="/monitoring", request_id="r")
-    routes = MonitoringRoutes(cluster, cluster, cluster)
+    routes = MonitoringRoutes(cluster, cluster, cluster, WhatsApp(cluster, cluster, cluster))
     reply = await routes.monitoring(Call(params={}, query=query, body=b"", headers=headers))
     assert reply.status == 200
     return msgspec.json.decode(reply.body)
@@ -135,7 +156,42 @@ async def test_queues_are_sums_over_the_nodes_that_are_not_dead() -> None:
     assert [(node["id"], node["state"]) for node in answer["nodes"]] == [("a", "alive"), ("b", "alive"), ("c", "dead")]
     assert answer["queues"] == {"open_batches": 7, "undelivered": 3, "oldest_waiting_seconds": 1.5}
     assert answer["redis"] == {"connected": True, "server": "Valkey 9.0.0", "cluster": "c1", "refusal": None}
-    assert (answer["tasks"], answer["evolution"]) == ({}, "not configured")
+    assert answer["tasks"] == {"PENDING": 2, "SUCCESS": 1}
+
+
+async def test_instances_are_shown_with_all_that_is_known_of_them() -> None:
+    """By name, and no more than a hundred; times as everywhere."""
+    cluster = Cluster()
+    cluster.facts = {f"i{number:03}": {"sent_at": "0"} for number in range(120)}
+    cluster.facts["a"] = {
+        "state": "close",
+        "state_reason": "401",
+        "state_at": "1000",
+        "held": "why",
+        "held_at": "2000",
+        "sent_at": "3000",
+        "failed_at": "4000",
+        "failed": "what",
+        "event_at": "5000",
+    }
+    cluster.facts["b"] = {"state": "open", "state_reason": "-"}
+    answer = (await ask(cluster))["evolution"]
+
+    assert (answer["url"], answer["version"], answer["total"]) == ("http://evolution.example", "2.3.7", 122)
+    assert len(answer["instances"]) == 100
+    assert answer["instances"][0] == {
+        "instance": "a",
+        "state": "close",
+        "state_reason": 401,
+        "state_at": "1970-01-01T00:00:01.000Z",
+        "held": "why",
+        "held_at": "1970-01-01T00:00:02.000Z",
+        "last_failure": "what",
+        "last_sent_at": "1970-01-01T00:00:03.000Z",
+        "last_failed_at": "1970-01-01T00:00:04.000Z",
+        "last_event_at": "1970-01-01T00:00:05.000Z",
+    }
+    assert answer["instances"][1] == {"instance": "b", "state": "open"}
 
 
 async def test_while_the_store_is_away_the_node_tells_what_it_knows() -> None:
