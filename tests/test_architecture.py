@@ -28,7 +28,7 @@ PURE_LIBRARIES = (
     *("__future__", "abc", "base64", "binascii", "bisect", "collections", "dataclasses", "datetime", "decimal"),
     *("email.utils.parsedate_to_datetime", "enum", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress"),
     *("itertools", "json", "math", "operator", "re", "statistics", "string", "struct", "types", "typing"),
-    *("unicodedata", "urllib.parse", "zlib", "msgspec", "yarl"),
+    *("unicodedata", "urllib.parse", "zlib", "joserfc", "msgspec", "yarl"),
 )
 STORE_LIBRARIES = ("redis", "valkey", "hiredis", "asyncpg")
 EDGE_LIBRARIES = ("aiohttp", "prometheus_client", "prometheus_async")
