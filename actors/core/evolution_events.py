@@ -76,8 +76,9 @@ class ConnectionChanged(Struct, frozen=True):
 
 
 class Ignored(Struct, frozen=True):
-    """An event that changes nothing here."""
+    """An event that changes nothing here, but says that the instance speaks."""
 
+    instance: str
     event: str
     why: Unused
 
@@ -111,7 +112,7 @@ def read(body: bytes, segment: str | None = None) -> Event:
     if not name:
         return Malformed("$.event", "names no event")
     reader = _READERS.get(name)
-    return Ignored(name, "not handled") if reader is None else reader(envelope, instance)
+    return Ignored(instance, name, "not handled") if reader is None else reader(envelope, instance)
 
 
 def event_name(text: str) -> str:
@@ -130,19 +131,19 @@ def _message(envelope: Envelope, instance: str) -> Event:
     key, message = at(data, "key"), at(data, "message")
     key_id = _key_id(at(key, "id"))
     if key_id is None:
-        return Ignored(name, "no id")
+        return Ignored(instance, name, "no id")
     from_me = at(key, "fromMe") is True
     contact = contact_of(key, own_jid_of(event.get("sender")), from_me=from_me)
     if contact is None:
-        return Ignored(name, "not a chat")
+        return Ignored(instance, name, "not a chat")
     timestamp_s = _seconds(at(data, "messageTimestamp"))
     if from_me:
         if not says_something(message):
-            return Ignored(name, "no text")
+            return Ignored(instance, name, "no text")
         return OwnMessage(instance=instance, contact=contact, key_id=key_id, timestamp_s=timestamp_s)
     text = text_of(data)
     if text is None:
-        return Ignored(name, "no text")
+        return Ignored(instance, name, "no text")
     return IncomingText(
         instance=instance,
         contact=contact,
@@ -156,7 +157,7 @@ def _message(envelope: Envelope, instance: str) -> Event:
 
 def _sent(envelope: Envelope, instance: str) -> Event:
     key_id = _key_id(at(envelope, "data", "key", "id"))
-    return Ignored("send.message", "no id") if key_id is None else SentByApi(instance, key_id)
+    return Ignored(instance, "send.message", "no id") if key_id is None else SentByApi(instance, key_id)
 
 
 def _update(envelope: Envelope, instance: str) -> Event:
@@ -164,19 +165,19 @@ def _update(envelope: Envelope, instance: str) -> Event:
     name, data = "messages.update", envelope.get("data")
     receipt = receipt_of(at(data, "status"))
     if receipt is None:
-        return Ignored(name, "no news")
+        return Ignored(instance, name, "no news")
     for found in (at(data, "keyId"), at(data, "id"), at(data, "key", "id")):
         key_id = _key_id(found)
         if key_id is not None:
             return DeliveryUpdate(instance, key_id, receipt)
-    return Ignored(name, "no id")
+    return Ignored(instance, name, "no id")
 
 
 def _connection(envelope: Envelope, instance: str) -> Event:
     data = envelope.get("data")
     state = state_of(at(data, "state"))
     if state is None:
-        return Ignored("connection.update", "no news")
+        return Ignored(instance, "connection.update", "no news")
     reason = at(data, "statusReason")
     return ConnectionChanged(instance, state, reason if isinstance(reason, int) else None)
 

@@ -172,7 +172,7 @@ def test_what_our_own_account_wrote(message: object, known: bool) -> None:
             timestamp_s=1717689097,
         )
         if known
-        else Ignored("messages.upsert", "no text")
+        else Ignored("ventas", "messages.upsert", "no text")
     )
 
 
@@ -188,7 +188,7 @@ def test_what_our_own_account_wrote(message: object, known: bool) -> None:
 )
 def test_upserts_that_are_no_text(changes: dict[str, object], why: str) -> None:
     """They change nothing, and are no error: Evolution must not be told to send them again."""
-    assert upsert(**changes) == Ignored("messages.upsert", why)  # type: ignore[arg-type]  # pytest's plain string
+    assert upsert(**changes) == Ignored("ventas", "messages.upsert", why)  # type: ignore[arg-type]  # pytest's plain string
 
 
 @pytest.mark.parametrize("data", [None, [], [UPSERT["data"]], "x", 7, {}])
@@ -211,9 +211,9 @@ def test_data_of_another_shape(data: object) -> None:
         ),
         ({"key": {"id": "3EB0A1"}, "status": 2}, DeliveryUpdate("ventas", "3EB0A1", "server_ack")),
         ({"keyId": "3EB0A1", "status": "ERROR"}, DeliveryUpdate("ventas", "3EB0A1", "error")),
-        ({"keyId": "3EB0A1", "status": "PENDING"}, Ignored("messages.update", "no news")),
-        ({"keyId": "3EB0A1", "status": "DELETED"}, Ignored("messages.update", "no news")),
-        ({"messageId": "cmfyoow42", "status": "READ"}, Ignored("messages.update", "no id")),
+        ({"keyId": "3EB0A1", "status": "PENDING"}, Ignored("ventas", "messages.update", "no news")),
+        ({"keyId": "3EB0A1", "status": "DELETED"}, Ignored("ventas", "messages.update", "no news")),
+        ({"messageId": "cmfyoow42", "status": "READ"}, Ignored("ventas", "messages.update", "no id")),
     ],
 )
 def test_how_far_a_message_has_come(data: object, update: Event) -> None:
@@ -235,7 +235,7 @@ def test_what_was_sent_through_the_api() -> None:
         ({"state": "close", "statusReason": 401}, ConnectionChanged("ventas", "close", 401)),
         ({"state": "connecting"}, ConnectionChanged("ventas", "connecting", None)),
         ({"state": "refused", "statusReason": "x"}, ConnectionChanged("ventas", "refused", None)),
-        ({"state": "?"}, Ignored("connection.update", "no news")),
+        ({"state": "?"}, Ignored("ventas", "connection.update", "no news")),
     ],
 )
 def test_the_connection_of_an_instance(data: object, change: Event) -> None:
@@ -248,7 +248,7 @@ def test_the_connection_of_an_instance(data: object, change: Event) -> None:
 def test_other_events_are_ignored(name: str) -> None:
     """Those of today and those to come."""
     ignored = read(event(name, {"key": KEY}))
-    assert ignored == Ignored(event_name(name), "not handled")
+    assert ignored == Ignored("ventas", event_name(name), "not handled")
     assert len(event_name(name)) <= 64
 
 
