@@ -70,10 +70,15 @@ def admit(message: Message, payload_value: object) -> None:
     options = message.buffer
     if len(options.key) > _KEY_CHARACTERS_SAFE and len(options.key.encode()) > KEY_BYTES_MAX:
         raise BadMessage("$.buffer.key", f"longer than {KEY_BYTES_MAX} bytes")
-    if options.mode == "debounce" and options.max_wait is not None and options.max_wait < options.wait_time:
-        raise BadMessage("$.buffer.max_wait", "must not be less than wait_time")
+    check_waits(options)
     if options.aggregate_field is not None:
         _check_field(options, options.aggregate_field, payload_value)
+
+
+def check_waits(options: BufferOptions) -> None:
+    """Check that a debounce can wait as long as it wants to. Raises BadMessage."""
+    if options.mode == "debounce" and options.max_wait is not None and options.max_wait < options.wait_time:
+        raise BadMessage("$.buffer.max_wait", "must not be less than wait_time")
 
 
 def limits_of(options: BufferOptions) -> Limits:
