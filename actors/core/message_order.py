@@ -24,6 +24,11 @@ def message_id(instance: str, key_id: str, sent_s: int) -> str:
     return f"{_PREFIX}{sent_s:0{_DIGITS}d}_{dedupe_id(instance, key_id).removeprefix(_PREFIX)}"
 
 
+def dedupe(instance: str, key_id: str) -> bytes:
+    """What a message is the same message by: not its time, which a repetition may lack, nor the contact's name."""
+    return bytes.fromhex(dedupe_id(instance, key_id).removeprefix(_PREFIX))
+
+
 def in_order(messages: Sequence[tuple[str, int, bytes]]) -> list[tuple[str, int, bytes]]:
     """The messages (id, received ms, payload) by the time they were sent, those of one second as they arrived.
 

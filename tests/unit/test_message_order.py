@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.core.evolution_events import TIMESTAMP_S_MAX
-from actors.core.message_order import in_order, message_id
+from actors.core.message_order import dedupe, in_order, message_id
 from actors.core.policy import MESSAGE_ID_CHARACTERS_MAX
 
 AT_S = 1_717_689_097
@@ -62,3 +62,9 @@ def test_nothing_is_lost_and_twice_is_once(rows: list[tuple[str, int, int]]) -> 
     assert sorted(ordered) == sorted(messages)
     assert in_order(ordered) == ordered
     assert [name[:14] for name, _, _ in ordered] == sorted(name[:14] for name, _, _ in messages)
+
+
+def test_a_message_is_the_same_whenever_it_was_sent() -> None:
+    """A repetition may lack its time; another instance's message of that id is another one."""
+    assert len(dedupe("ventas", "3EB0A1")) == 16
+    assert len({dedupe(*each) for each in (("ventas", "3EB0A1"), ("ventas", "3EB0A2"), ("soporte", "3EB0A1"))}) == 3
