@@ -12,7 +12,8 @@ RESERVED_PREFIX = "buzon:"
 CONFIG = "buzon:cfg"
 NODES = "buzon:{buzon:cfg}:nodes"
 LOG = "buzon:{buzon:cfg}:log"
-"""The tag puts both into the slot of CONFIG."""
+INBOUND = "buzon:{buzon:cfg}:inbound"
+"""The tag puts them into the slot of CONFIG."""
 HEALTH = "buzon:{buzon:cfg}:instances"
 """What is known of WhatsApp instances, as `what:instance`."""
 FORMAT = 2
@@ -43,3 +44,13 @@ def done_once(tag: str, digest: str) -> str:
 def idempotency(scope: str) -> str:
     """The record of an idempotency key; `scope` is a hash."""
     return f"{RESERVED_PREFIX}idem:{scope}"
+
+
+def alias(digest: str) -> str:
+    """The other name of a contact of an instance; the digest is of the instance and the name."""
+    return f"{RESERVED_PREFIX}alias:{digest}"
+
+
+def taken(digest: str) -> str:
+    """The mark of a WhatsApp message that was taken; the digest is of the instance and the message's id."""
+    return f"{RESERVED_PREFIX}wa:{digest}"

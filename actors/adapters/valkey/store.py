@@ -18,6 +18,7 @@ from actors.adapters.valkey.deliveries import Kept, ValkeyDeliveries
 from actors.adapters.valkey.dialling import StoreUrl
 from actors.adapters.valkey.greeting import Greeter, Hooks, Server
 from actors.adapters.valkey.identity import Identity, StoreUnfit
+from actors.adapters.valkey.inbound_records import ValkeyInboundRecords
 from actors.adapters.valkey.lane import Lane
 from actors.adapters.valkey.layout import laid_out
 from actors.adapters.valkey.membership import ValkeyMembership
@@ -65,6 +66,7 @@ class ValkeyStore(Hooks):
         self.partitions = ValkeyPartitions(runner)
         self.membership = ValkeyMembership(runner, lambda: self.cluster, self.reject)
         self.records = ValkeyRecords(runner)
+        self.inbound = ValkeyInboundRecords(runner)
 
     @property
     def connected(self) -> bool:
