@@ -66,8 +66,8 @@ class InboundRecords(Protocol):
         """Whether there was one."""
         ...
 
-    async def list_routes(self, after: str, limit: int) -> tuple[Sequence[tuple[str, InboundRoute]], bool]:
-        """Routes by name, those after one of them, and whether there are more."""
+    async def list_routes(self, after: str, limit: int) -> tuple[Sequence[tuple[str, InboundRoute]], str | None]:
+        """Routes by name, those after one of them, and the name after which there are more."""
         ...
 
     async def join(self, instance: str, phone_jid: str, lid: str) -> None:

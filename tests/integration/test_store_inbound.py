@@ -45,13 +45,13 @@ async def test_routes_are_listed_by_name(hand: Hand) -> None:
     for name in reversed(names):
         await records.put(name, route(token=f"of-{names.index(name)}"))
     found: list[str] = []
-    more = True
-    while more:
-        page, more = await records.list_routes(found[-1] if found else "", 4)
+    after: str | None = ""
+    while after is not None:
+        page, after = await records.list_routes(after, 4)
         assert all(of.token == f"of-{names.index(name)}" for name, of in page)
         found += [name for name, _ in page]
     assert found == names
-    assert await records.list_routes("\U0010ffff", 4) == ((), False)
+    assert await records.list_routes("\U0010ffff", 4) == ((), None)
 
 
 async def test_both_names_of_a_contact_lead_to_each_other(hand: Hand) -> None:

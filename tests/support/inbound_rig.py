@@ -61,10 +61,10 @@ class MemoryInbound:
         """As the store does it."""
         return self.routes.pop(instance, None) is not None
 
-    async def list_routes(self, after: str, limit: int) -> tuple[Sequence[tuple[str, InboundRoute]], bool]:
+    async def list_routes(self, after: str, limit: int) -> tuple[Sequence[tuple[str, InboundRoute]], str | None]:
         """As the store does it."""
         rows = sorted((name, route) for name, route in self.routes.items() if name > after)
-        return rows[:limit], len(rows) > limit
+        return rows[:limit], rows[limit - 1][0] if len(rows) > limit else None
 
     async def join(self, instance: str, phone_jid: str, lid: str) -> None:
         """As the store does it."""
@@ -135,7 +135,8 @@ class InboundTallies:
 
 
 class InboundRig:
-    """An `Inbound` of a test's own; what it stores opens a batch of its key until `close`."""
+    """An `Inbound` of a test's own; what it stores opens a batch of its key until `close`,
+    and is known again under that key alone."""
 
     def __init__(self, stage: Stage, gate: Gate = OPEN) -> None:
         self.records = MemoryInbound()
@@ -180,7 +181,7 @@ class InboundRig:
 
     async def _append(self, entry: Entry) -> Appended:
         await self.before_append(entry.key)
-        duplicate = any(entry.dedupe == each.dedupe for each in self.entries)
+        duplicate = any((entry.key, entry.dedupe) == (each.key, each.dedupe) for each in self.entries)
         if not duplicate:
             self.entries.append(entry)
             self.records.active.add(entry.key)

@@ -79,7 +79,7 @@ async def test_a_burst_that_arrives_at_once() -> None:
     async with Stage() as stage:
         rig = InboundRig(stage)
         rig.route()
-        rig.records.before = lambda _name: passing(0.01)
+        rig.before_append = lambda _key: passing(0.1)
         burst = [LID_ONLY, BOTH, BOTH_2_4, LID_ONLY]
         await asyncio.gather(*(rig.call(says(key_id=f"k{n}", **names)) for n, names in enumerate(burst)))
         assert rig.keys() == [LID] * 4

@@ -132,6 +132,7 @@ def test_what_is_wrong_with_a_route(changes: dict[str, object], pointer: str) ->
     with pytest.raises(BadField) as caught:
         check(route(**changes), GUARD)
     assert caught.value.pointer == pointer
+    assert ("shown instead" in caught.value.detail) == (HIDDEN in str(changes))
 
 
 @pytest.mark.parametrize(

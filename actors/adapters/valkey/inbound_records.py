@@ -50,16 +50,17 @@ class ValkeyInboundRecords:
         """Drop a route; whether there was one."""
         return int(await self._runner.command("HDEL", INBOUND, instance)) > 0
 
-    async def list_routes(self, after: str, limit: int) -> tuple[Sequence[tuple[str, InboundRoute]], bool]:
-        """Routes by name, those after one of them, and whether there are more. One that goes meanwhile is left out."""
+    async def list_routes(self, after: str, limit: int) -> tuple[Sequence[tuple[str, InboundRoute]], str | None]:
+        """Routes by name, those after one of them, and the name after which there are more."""
         names = sorted(name.decode() for name in await self._runner.command("HKEYS", INBOUND))
         first = bisect_right(names, after)
         wanted = names[first : first + limit]
         if not wanted:
-            return (), False
+            return (), None
         found = await self._runner.command("HMGET", INBOUND, *wanted)
+        # One that has gone meanwhile is left out.
         rows = [(name, _decode(text)) for name, text in zip(wanted, found, strict=True) if text is not None]
-        return rows, first + limit < len(names)
+        return rows, wanted[-1] if first + limit < len(names) else None
 
     async def join(self, instance: str, phone_jid: str, lid: str) -> None:
         """Remember that both are one contact."""
