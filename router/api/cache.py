@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
-import msgspec
-from aiohttp import web
 from msgspec import Meta, Struct
 
 from actors.cache import Cache, ValueTooLong
@@ -21,8 +19,6 @@ from actors.core.ttl import Ttl, parse_ttl_ms
 from actors.near_cache import Entry
 from router.edge.conditions import Tags, if_match, if_none_match, matches_strongly, matches_weakly
 from router.edge.errors import BadInput, Conflict, NotFound, Problem
-from router.edge.handlers import Handler
-from router.edge.openapi import described_by
 from router.edge.paging import Cursor, Limit, Token
 from router.edge.query import Query
 from router.edge.usecase import Reply, RequestHeaders
@@ -222,19 +218,6 @@ def check_pattern(pattern: str, pointer: str = "pattern") -> None:
     """Raise `BadInput` for what can't be a pattern."""
     if fault := pattern_fault(pattern):
         raise BadInput(pointer, fault)
-
-
-def unlisted(use_case: Callable[..., object], handler: Handler) -> Handler:
-    """The same route at another path, which the document leaves out."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return await handler(request)
-
-    described = described_by(use_case)
-    if described is None:
-        raise TypeError("a use case without description")
-    msgspec.structs.replace(described, operation_id=f"{described.operation_id}_unslashed", include=False)(handle)
-    return handle
 
 
 def _is_known(etag: str, key: str, headers: RequestHeaders) -> bool:

@@ -31,10 +31,9 @@ from router.api.cache import (
     cache_status,
     check_unconditional,
     missing,
-    unlisted,
 )
 from router.edge.body import JsonBody
-from router.edge.handlers import endpoint, key_endpoint
+from router.edge.handlers import endpoint, key_endpoint, unlisted
 from router.edge.openapi import Operation
 from router.edge.usecase import Call, Reply, RequestHeaders
 

@@ -31,11 +31,10 @@ from router.api.cache import (
     check_pattern,
     check_unconditional,
     missing,
-    unlisted,
 )
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, Problem
-from router.edge.handlers import body_endpoint, check_decoded, endpoint, key_endpoint
+from router.edge.handlers import body_endpoint, check_decoded, endpoint, key_endpoint, unlisted
 from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
 from router.edge.usecase import Call, Reply, RequestHeaders

@@ -14,14 +14,25 @@ from typing import Protocol, cast
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import hdrs, web
+from msgspec import structs
 from multidict import istr
 
 from actors.core import trace
 from router.edge.answer import JsonAnswer, header_lines
 from router.edge.errors import BadInput, TooLarge, TooSlow
 from router.edge.idempotency import HEADER as IDEMPOTENCY_KEY
-from router.edge.openapi import carry
-from router.edge.usecase import JSON, BodyUseCase, Call, CallUseCase, KeyUseCase, Reply, RequestHeaders
+from router.edge.openapi import carry, described_by
+from router.edge.usecase import (
+    JSON,
+    BodyUseCase,
+    Call,
+    CallUseCase,
+    Credentials,
+    GuardedUseCase,
+    KeyUseCase,
+    Reply,
+    RequestHeaders,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -39,6 +50,7 @@ class Connection(Protocol):
 
 _TRACEPARENT = istr("traceparent")
 _IDEMPOTENCY_KEY = istr(IDEMPOTENCY_KEY)
+_APIKEY = istr("apikey")
 _RANDOM = SystemRandom()
 KEY = "key"
 """The parameter of a path that names the key."""
@@ -77,20 +89,34 @@ def endpoint(use_case: CallUseCase) -> Handler:
     """The aiohttp handler of a use case that also reads its path and query."""
 
     async def handle(request: web.Request) -> web.Response:
-        body = _arrived(request)
-        if body is None:
-            body = await _arriving(request)
-        check_query(request)
-        query = request.query
-        call = Call(
-            params=request.match_info,
-            query={name: query[name] for name in query},
-            body=body,
-            headers=headers_of(request),
-        )
-        return response_of(await use_case(call))
+        return response_of(await use_case(await _call(request)))
 
     carry(use_case, handle)
+    return handle
+
+
+def guarded_endpoint(use_case: GuardedUseCase) -> Handler:
+    """The aiohttp handler of a use case that looks at its caller's token itself."""
+
+    async def handle(request: web.Request) -> web.Response:
+        headers = request.headers
+        shown = Credentials(headers.get(_APIKEY, ""), headers.get(hdrs.AUTHORIZATION, ""))
+        return response_of(await use_case(await _call(request), shown))
+
+    carry(use_case, handle)
+    return handle
+
+
+def unlisted(use_case: Callable[..., object], handler: Handler) -> Handler:
+    """The same route at another path, which the document leaves out."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await handler(request)
+
+    described = described_by(use_case)
+    if described is None:
+        raise TypeError("a use case without description")
+    structs.replace(described, operation_id=f"{described.operation_id}_unlisted", include=False)(handle)
     return handle
 
 
@@ -151,6 +177,20 @@ def response_of(reply: Reply) -> web.Response:
     if hdrs.CONTENT_TYPE not in headers and reply.body:
         response.headers[hdrs.CONTENT_TYPE] = JSON
     return response
+
+
+async def _call(request: web.Request) -> Call:
+    body = _arrived(request)
+    if body is None:
+        body = await _arriving(request)
+    check_query(request)
+    query = request.query
+    return Call(
+        params=request.match_info,
+        query={name: query[name] for name in query},
+        body=body,
+        headers=headers_of(request),
+    )
 
 
 def _arrived(request: web.Request) -> bytes | None:

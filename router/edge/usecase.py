@@ -31,6 +31,13 @@ class RequestHeaders(Struct, frozen=True, kw_only=True, gc=False):
     if_none_match: str = ""
 
 
+class Credentials(Struct, frozen=True):
+    """What a caller shows, for the routes that have a token of their own; "" where it shows nothing. Never logged."""
+
+    apikey: str
+    authorization: str
+
+
 class Reply(Struct, frozen=True, gc=False):
     """An answer: JSON unless `headers` names another `Content-Type`.
 
@@ -72,3 +79,9 @@ class CallUseCase(Protocol):
     """The shape of every other route."""
 
     def __call__(self, call: Call, /) -> Awaitable[Reply]: ...
+
+
+class GuardedUseCase(Protocol):
+    """The shape of the routes that have a token of their own."""
+
+    def __call__(self, call: Call, credentials: Credentials, /) -> Awaitable[Reply]: ...
