@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, GCCollector, Info, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from actors import ports
 from actors.cache_ports import ReadHow, Tally
 from actors.core.policy import Reason
+from actors.inbound_ports import Happened
 from router.edge.meters import Distribution, Distributions, Number, Numbers
 from router.edge.metrics_sum import Families, Family, Series
 from router.edge.usecase import Reply
@@ -29,6 +30,7 @@ REASONS: Final[tuple[Reason, ...]] = ("size", "bytes", "timeout", "manual")
 OUTCOMES: Final[tuple[Outcome, ...]] = ("delivered", "retrying", "dead", "discarded")
 TASK_OUTCOMES: Final[tuple[ports.TaskOutcome, ...]] = ("queued", "held", *OUTCOMES)
 FORWARDS: Final[tuple[Forward, ...]] = ("done", "away", "not_owner")
+HAPPENED: Final[tuple[Happened, ...]] = get_args(Happened)
 READS: Final[tuple[ReadHow, ...]] = ("hit", "miss", "collapsed", "stale")
 
 _FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -88,6 +90,7 @@ class Metrics:
         self._add_nodes()
         self._add_cache()
         self._add_channels()
+        self._add_inbound()
         self._add_runtime()
         self._requests = self._numbers("counter", "buzon_http_requests", "Requests answered.", "method,route,status")
         self._request_seconds = self._distributions(
@@ -240,6 +243,17 @@ class Metrics:
                 "buzon_channel_commit_operations", "Requests of channels that one call carried.", _OPERATIONS
             ),
             self._histogram("buzon_channel_commit_seconds", "Time one call for channels took.", _FAST_S),
+        )
+
+    def _add_inbound(self) -> None:
+        events = self._numbers(
+            "counter", "buzon_inbound_events", "Webhook calls of Evolution API, by what became of them.", "happened"
+        )
+        self.inbound_events: Mapping[Happened, ports.Counter] = {
+            each: events.child(each.replace(" ", "_")) for each in HAPPENED
+        }
+        self.inbound_takeovers: ports.Counter = self._counter(
+            "buzon_inbound_takeovers", "Messages that people wrote on the phone of an instance."
         )
 
     def _add_runtime(self) -> None:
