@@ -40,6 +40,8 @@ from actors.egress_ports import Egress
 from actors.evolution import Evolution
 from actors.forwarding import Forwarding, Neighbours
 from actors.handover import Handover
+from actors.inbound import Inbound
+from actors.inbound_ports import InboundTools, Sending
 from actors.instances import Instances, InstanceTools
 from actors.membership import Membership
 from actors.node_ports import NodeRecord
@@ -60,6 +62,7 @@ from router.api import cache as cache_api
 from router.api import cache_batches, cache_durations, cache_seconds
 from router.api import channels as channel_api
 from router.api import deliveries as delivery_api
+from router.api import inbound as inbound_api
 from router.api import monitoring as monitoring_api
 from router.api import operations as operations_api
 from router.api import stats as stats_api
@@ -88,6 +91,7 @@ ABOUT = About(
         cache_api.TAG: cache_api.ABOUT,
         channel_api.TAG: channel_api.ABOUT,
         task_api.TAG: task_api.ABOUT,
+        inbound_api.TAG: inbound_api.ABOUT,
         operations_api.TAG: "The node itself.",
     },
 )
@@ -259,6 +263,17 @@ class Parts:
         self.realtime = Realtime(
             self.channels, self.listeners, self.clock, self.metrics, random.random, told.realtime_limits(self.settings)
         )
+
+    def _make_inbound(self, sending: Sending) -> inbound_api.InboundRoutes:
+        """What WhatsApp contacts write. `sending` are those who must hear of what becomes of our own messages."""
+        tools = InboundTools(
+            supervisor=self.supervisor,
+            clock=self.clock,
+            meters=self.metrics,
+            new_batch_id=self.ids.delivery_id,
+        )
+        self.inbound = Inbound(self.store.inbound, self.forwarding.append, sending, told.gate_of(self.settings), tools)
+        return inbound_api.InboundRoutes(self.inbound, self.store.inbound, self.guard)
 
     def _join_announcer(self) -> None:
         announcer = Announcer(self.channels.events, self.settings.node_id, self.deliveries.get, self.supervisor)

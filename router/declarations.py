@@ -243,7 +243,6 @@ SETTINGS: tuple[Setting, ...] = (
 UNUSED_NAMES = frozenset(
     {
         "DATABASE_URL",
-        "EVOLUTION_WEBHOOK_TOKEN",
         "RATE_LIMIT",
         "JWT_AUDIENCE",
         "JWT_ISSUER",

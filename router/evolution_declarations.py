@@ -60,6 +60,15 @@ EVOLUTION_SETTINGS: tuple[Setting, ...] = (
         meaning="A random gap between two messages of an instance, such as `1s-3s`; they are then sent one by one.",
     ),
     Setting(
+        name="EVOLUTION_WEBHOOK_TOKEN",
+        field="evolution_webhook_token",
+        parse=values.secret,
+        show=setting.hidden,
+        secret=True,
+        meaning="What Evolution API shows at `/evolution/webhook`, for instances whose route has no token of its own; "
+        "without either the webhook is open, or with `SECRET_KEY` shut.",
+    ),
+    Setting(
         name="TASK_RETRY_DELAY",
         field="task_retry_delay_s",
         default="5s",

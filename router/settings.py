@@ -70,6 +70,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     idempotency_ttl_s: float
     body_bytes_max: int
     allow_unsafe_store: bool
+    evolution_webhook_token: Secret | None
     cache_url: Secret | None
     """As `redis_url`. None: the cache lives in the store."""
     cache_default_ttl_s: float

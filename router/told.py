@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_network
 
 from actors.core.addresses import Guard
+from actors.core.evolution_token import Gate
 from actors.evolution import EvolutionRules
 from actors.instances import Pacing
 from actors.webhook_call import DeliveryRules
@@ -30,6 +31,11 @@ def guard_of(settings: Settings) -> Guard:
         allowed_networks=tuple(ip_network(network) for network in settings.webhook_allowed_networks),
         loopback_allowed=settings.loopback_only and settings.secret_key is None,
     )
+
+
+def gate_of(settings: Settings) -> Gate:
+    """Who may call Evolution's webhook. Where the API's own tokens are checked nothing is open by accident."""
+    return Gate(everywhere=settings.evolution_webhook_token, open_without=settings.secret_key is None)
 
 
 def realtime_limits(settings: Settings) -> RealtimeLimits:

@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from actors.attempt import InHand
+from actors.core.evolution_token import Gate
 from actors.node_ports import Look
 from actors.ports import Entry, Owner, Ready
+from router import told
 from router.composition import Parts
 from router.settings import load
 from tests.support.doubles import make_entry
@@ -100,3 +102,17 @@ async def test_a_node_that_was_replaced_ends() -> None:
     parts = Parts(load({}).settings, "redis://127.0.0.1:1/0", fatal.append)
     parts.membership.on_replaced("another process uses the name")
     assert fatal == ["another process uses the name"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "gate"),
+    [
+        ({}, Gate(None, open_without=True)),
+        ({"SECRET_KEY": "s"}, Gate(None, open_without=False)),
+        ({"EVOLUTION_WEBHOOK_TOKEN": "t"}, Gate("t", open_without=True)),
+        ({"EVOLUTION_WEBHOOK_TOKEN": "t", "SECRET_KEY": "s"}, Gate("t", open_without=False)),
+    ],
+)
+def test_who_may_call_evolutions_webhook(environment: dict[str, str], gate: Gate) -> None:
+    """Whoever shows the token; without one everybody, unless the node is guarded."""
+    assert told.gate_of(load(environment).settings) == gate

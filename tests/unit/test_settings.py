@@ -78,6 +78,7 @@ def test_a_node_that_is_told_nothing_listens_on_loopback_with_its_own_store() ->
         ({"DEBUG": "True", "LOG_LEVEL": "error"}, "log_level", "error"),
         ({"DEBUG": "False"}, "debug", False),
         ({"SECRET_KEY": SECRET}, "secret_key", SECRET),
+        ({"EVOLUTION_WEBHOOK_TOKEN": SECRET}, "evolution_webhook_token", SECRET),
         ({"AUTH": "OFF"}, "auth_off", True),
         ({"ALLOWED_ORIGINS": '["https://example.com"]'}, "allowed_origins", ("https://example.com",)),
         ({"ALLOWED_ORIGINS": '["*"]'}, "allowed_origins", ("*",)),
