@@ -1,7 +1,7 @@
 """Replying: sends what a webhook answered back to the contact whose messages it was called with.
 
-The reply is a task whose id follows from its delivery: however often that is tried, one reply is stored, the first. It is
-stored before the delivery counts as delivered, so that no crash in between loses it.
+The reply is a task whose id follows from its delivery: however often that is tried, one reply is stored, the first. It
+is stored before the delivery counts as delivered, so that no crash in between loses it.
 """
 
 from __future__ import annotations

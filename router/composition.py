@@ -127,6 +127,7 @@ class Parts:
         self._make_actors(wrap_egress(self.http))
         self._make_tasks(wrap_egress(self.evolution_http))
         self._make_nodes()
+        self._make_inbound()
         self._make_cache(settings.cache_url or store_url)
         self._make_channels()
         self._join(on_fatal)
@@ -151,6 +152,7 @@ class Parts:
         delivery_api.register(app, delivery_api.DeliveryRoutes(self.deliveries, self.forwarding, idempotency))
         maker = task_api.TaskMaker(told.message_rules(self.settings), self.ids, self.clock)
         task_api.register(app, task_api.TaskRoutes(self.tasks, self.forwarding, idempotency, maker))
+        inbound_api.register(app, inbound_api.InboundRoutes(self.inbound, self.store.inbound, self.guard))
         self._register_cache(app, idempotency)
         whatsapp = WhatsApp(self.store.tasks, self.store.health, self.evolution)
         monitoring_api.register(
@@ -196,7 +198,8 @@ class Parts:
         self.tasks = Tasks(store.tasks, self.supervisor, self.clock, self.metrics, self.metrics.tasks["queued"])
         self.replying = Replying(self.tasks, settings.evolution_on_unknown, settings.max_retries)
         self.attempts.webhooks.reply = self.replying.reply
-        self.attempts.tasks = TaskSend(self.evolution, self.instances, settings.task_retry_delay_s)
+        self.task_send = TaskSend(self.evolution, self.instances, settings.task_retry_delay_s)
+        self.attempts.tasks = self.task_send
 
     def _make_nodes(self) -> None:
         """What it has to do with the other nodes."""
@@ -264,16 +267,17 @@ class Parts:
             self.channels, self.listeners, self.clock, self.metrics, random.random, told.realtime_limits(self.settings)
         )
 
-    def _make_inbound(self, sending: Sending) -> inbound_api.InboundRoutes:
-        """What WhatsApp contacts write. `sending` are those who must hear of what becomes of our own messages."""
+    def _make_inbound(self) -> None:
+        """What WhatsApp contacts write, and what is told of our own messages."""
         tools = InboundTools(
             supervisor=self.supervisor,
             clock=self.clock,
             meters=self.metrics,
             new_batch_id=self.ids.delivery_id,
         )
+        sending = Sending(self.tasks, self.tasks, self.instances)
         self.inbound = Inbound(self.store.inbound, self.forwarding.append, sending, told.gate_of(self.settings), tools)
-        return inbound_api.InboundRoutes(self.inbound, self.store.inbound, self.guard)
+        self.task_send.phone_of = self.store.inbound.other_name
 
     def _join_announcer(self) -> None:
         announcer = Announcer(self.channels.events, self.settings.node_id, self.deliveries.get, self.supervisor)
@@ -285,6 +289,7 @@ class Parts:
         self.tasks.on_queued = announcer.task_queued
         self.tasks.on_receipt = announcer.receipt
         self.instances.on_held = announcer.lane_changed
+        self.inbound.on_takeover = announcer.taken_over
         self.deliveries.on_discarded = announcer.discarded
         self.membership.on_noted = announcer.node_noted
 

@@ -35,8 +35,8 @@ class Presented(Struct, frozen=True):
 
 
 class Gate(Struct, frozen=True):
-    """`everywhere` is the token of all instances without one of their own; `open_without`: where there is neither,
-    everybody may come in."""
+    """`everywhere` is good for all instances, beside a route's own; `open_without`: where there is neither, everybody
+    may come in."""
 
     everywhere: str | None
     open_without: bool
@@ -44,8 +44,9 @@ class Gate(Struct, frozen=True):
 
 def admitted(gate: Gate, route_token: str | None, presented: Presented, now_s: float) -> bool:
     """Whether a call may come in, for an instance whose route has this token."""
-    token = route_token or gate.everywhere
-    return gate.open_without if not token else _shows(token, presented, now_s)
+    tokens = [token for token in (route_token, gate.everywhere) if token]
+    shown = [_shows(token, presented, now_s) for token in tokens]  # each is looked at, whichever is right
+    return any(shown) if tokens else gate.open_without
 
 
 def _shows(token: str, presented: Presented, now_s: float) -> bool:

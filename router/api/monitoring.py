@@ -17,6 +17,7 @@ from actors.core.membership import DEAD_AFTER_S, GAP_S
 from actors.core.partition import PARTITIONS
 from actors.core.rendering import rfc3339
 from actors.core.rendezvous import winners
+from actors.core.tasks import TaskState
 from actors.node_ports import NodeEvent, NodeRecord
 from actors.ports import Owner, StoreAway
 from router.api.operations import MONITORING, TAG
@@ -160,7 +161,7 @@ class Monitoring(Struct, frozen=True, kw_only=True):
     partitions: Partitions
     queues: Queues
     redis: RedisView
-    tasks: dict[str, int]
+    tasks: Mapping[TaskState, int]
     evolution: EvolutionView
     events: list[EventView]
     cursor: str | None

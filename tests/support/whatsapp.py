@@ -1,7 +1,7 @@
 """WhatsApp rig: a real node, and the fake Evolution API that it sends through.
 
-`async with sender(make_node, valkey, version) as whatsapp:` gives both; tasks are sent and looked up over HTTP, and what
-contacts received is read from the fake.
+`async with whatsapp(make_node, valkey, http, version) as rig:` gives both; tasks are sent and looked up over HTTP, and
+what contacts received is read from the fake.
 """
 
 from __future__ import annotations

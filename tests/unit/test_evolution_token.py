@@ -145,7 +145,8 @@ def test_a_short_key_is_somebodys_choice() -> None:
         (Gate("global", open_without=True), None, "", False),
         (Gate("global", open_without=True), None, "global", True),
         (Gate("global", open_without=False), "route", "route", True),
-        (Gate("global", open_without=True), "route", "global", False),
+        (Gate("global", open_without=True), "route", "global", True),
+        (Gate("global", open_without=True), "route", "other", False),
         (Gate(None, open_without=True), "route", "", False),
     ],
 )

@@ -16,8 +16,11 @@ from router.edge.openapi import Operation, Text, routes
 from router.edge.usecase import RequestHeaders
 from router.settings import load
 
-LEFT_OUT = {"/assets/{name}", "/api/cache", "/api/v1/cache"}
-"""Files of the docs pages, and the cache's roots without the slash that they are described with."""
+LEFT_OUT = {
+    *("/assets/{name}", "/api/cache", "/api/v1/cache"),
+    *("/evolution/webhook/", "/evolution/webhook/{event}/"),
+}
+"""Files of the docs pages, and paths that are described with or without the slash at their end."""
 LISTENING = {"/ws", "/events", "/connection/websocket"}
 """A listener has no head alone."""
 

@@ -15,7 +15,6 @@ import pytest
 from router.fake_evolution.numbers import lid_of
 from tests.support.client import Answer, Client, is_problem, quoted
 from tests.support.evolution import evolution
-from tests.support.inbound_node import SERVE
 from tests.support.node import NodeProcess
 from tests.support.sink import Received, Sink
 from tests.support.until import until
@@ -33,7 +32,7 @@ HIDDEN = "***"
 def walked(walk_store: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """The node of this file; use `node`."""
     settings = {**SETTINGS, "NODE_ID": "inbound"}
-    yield from running(tmp_path_factory.mktemp("inbound") / "data", settings, walk_store, SERVE)
+    yield from running(tmp_path_factory.mktemp("inbound") / "data", settings, walk_store)
 
 
 @pytest.fixture
@@ -304,7 +303,7 @@ async def test_while_the_store_is_away(
 ) -> None:
     """503 with a time to come back, for texts and for everything else; then what is sent again is stored once."""
     data_dir = tmp_path_factory.mktemp("away") / "data"
-    node = NodeProcess(data_dir, SETTINGS, redis_url=own_valkey.url, program=SERVE)
+    node = NodeProcess(data_dir, SETTINGS, redis_url=own_valkey.url)
     try:
         await node.start()
         client = Client(http, node.url)

@@ -9,7 +9,6 @@ from uuid import uuid4
 import pytest
 
 from tests.support.client import Client, is_problem, quoted
-from tests.support.inbound_node import SERVE
 from tests.support.node import NodeProcess
 from tests.support.valkey import ValkeyServer
 from tests.walk.conftest import SETTINGS, running
@@ -25,7 +24,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 def walked(walk_store: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """The node of this file; use `node`."""
     settings = {**SETTINGS, "NODE_ID": "routes"}
-    yield from running(tmp_path_factory.mktemp("routes") / "data", settings, walk_store, SERVE)
+    yield from running(tmp_path_factory.mktemp("routes") / "data", settings, walk_store)
 
 
 @pytest.fixture
