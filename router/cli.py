@@ -99,12 +99,13 @@ def _serve(loaded: Loaded, config: Path | None, flags: dict[str, str]) -> int:
 @click.option("--status", type=click.IntRange(200, 599), default=200, show_default=True, help="What it answers.")
 @click.option("--delay", type=click.FloatRange(0, 3600), default=0, show_default=True, help="Seconds to wait first.")
 @click.option("--fail", type=click.IntRange(0), default=0, metavar="N", help="Answer the first N requests with 500.")
+@click.option("--answer", default="", metavar="JSON", help="The body of each answer, as an agent's.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON per request.")
-def listen(port: int, host: str, status: int, delay: float, fail: int, as_json: bool) -> None:
+def listen(port: int, host: str, as_json: bool, **flags: object) -> None:
     """Receive webhooks and print what arrives."""
-    from router.cli_listen import Answers, run  # noqa: PLC0415  keeps --help fast
+    from router.cli_listen import answers_of, run  # noqa: PLC0415  keeps --help fast
 
-    error = run(host, port, Answers(status=status, delay_s=delay, failures=fail), as_json=as_json)
+    error = run(host, port, answers_of(flags), as_json=as_json)
     if error:
         _stop(error, EXIT_FAILED)
 

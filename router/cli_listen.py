@@ -9,10 +9,11 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from itertools import count
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 
@@ -24,11 +25,12 @@ FAILURE = 500
 
 
 class Answers(Struct, frozen=True, kw_only=True):
-    """What the receiver answers: `status` after `delay_s`, but 500 to the first `failures` requests."""
+    """What the receiver answers: `status` and `body` after `delay_s`, but 500 to the first `failures` requests."""
 
     status: int = 200
     delay_s: float = 0
     failures: int = 0
+    body: str = ""
 
 
 class Arrival(Struct, frozen=True, kw_only=True):
@@ -40,6 +42,12 @@ class Arrival(Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     body: bytes
     status: int
+
+
+def answers_of(flags: Mapping[str, object]) -> Answers:
+    """What the flags of the command ask for."""
+    names = {"status": "status", "delay": "delay_s", "fail": "failures", "answer": "body"}
+    return msgspec.convert({names[name]: value for name, value in flags.items()}, Answers)
 
 
 def run(host: str, port: int, answers: Answers, *, as_json: bool) -> str:
@@ -88,7 +96,9 @@ def _receiver(
         )
         print(render(arrival), flush=True)
         await asyncio.sleep(answers.delay_s)
-        return web.Response(status=status)
+        if status == FAILURE or not answers.body:
+            return web.Response(status=status)
+        return web.Response(status=status, text=answers.body, content_type="application/json")
 
     return receive
 

@@ -66,11 +66,11 @@ SETTLED_S = 0.5
 class Shell:
     """A terminal that stays open, as a reader's does: functions and variables live from one block to the next."""
 
-    def __init__(self, folder: Path, node: NodeProcess, webhook_port: int) -> None:
+    def __init__(self, folder: Path, node: NodeProcess, webhook_port: int, evolution_port: int = 8080) -> None:
         bash = shutil.which("bash")
         assert bash is not None, "bash is not installed"
         assert shutil.which("curl") is not None, "curl is not installed"
-        self._ports = {":8000": f":{node.port}", ":9000": f":{webhook_port}"}
+        self._ports = {":8000": f":{node.port}", ":9000": f":{webhook_port}", ":8080": f":{evolution_port}"}
         self._process = subprocess.Popen(  # noqa: S603  the blocks of our own README
             [bash, "--noprofile", "--norc"],
             stdin=subprocess.PIPE,
@@ -104,9 +104,9 @@ class Shell:
 
 
 @contextmanager
-def shell(folder: Path, node: NodeProcess, webhook_port: int) -> Iterator[Shell]:
+def shell(folder: Path, node: NodeProcess, webhook_port: int, evolution_port: int = 8080) -> Iterator[Shell]:
     """A terminal in a folder, for one test."""
-    opened = Shell(folder, node, webhook_port)
+    opened = Shell(folder, node, webhook_port, evolution_port)
     try:
         yield opened
     finally:
@@ -127,10 +127,10 @@ class Listener:
 
 
 @asynccontextmanager
-async def listener(folder: Path) -> AsyncIterator[Listener]:
-    """The README's receiver on a port of its own, one line of JSON for each request."""
+async def listener(folder: Path, name: str = "listen") -> AsyncIterator[Listener]:
+    """A receiver of the README's on a port of its own, one line of JSON for each request."""
     port = free_port()
-    typed = shlex.split(EXAMPLES["listen"].text.replace("9000", str(port)))
+    typed = shlex.split(EXAMPLES[name].text.replace("9000", str(port)))
     assert typed[0] == ".venv/bin/buzon"
     argv = [sys.executable, "-m", "router", *typed[1:], "--json"]
     with Child(argv, folder / "listen") as child:
@@ -273,6 +273,43 @@ async def test_the_channels_section_works(tmp_path: Path, make_node: NodeFactory
     assert history["messages"] == [{"id": published["id"], "offset": 1, "data": message}]
 
 
+async def test_the_whatsapp_example_goes_round(
+    tmp_path: Path, make_node: NodeFactory, http: aiohttp.ClientSession
+) -> None:
+    """The stand-in, the node, the agent and what is typed: asked once with all three texts, two texts on the phone."""
+    *settings, make, target = shlex.split(EXAMPLES["whatsapp-run"].text)
+    assert (make, target) == ("make", "run")
+    evolution_port = free_port()
+    given = {
+        **dict(setting.split("=", 1) for setting in settings),
+        "EVOLUTION_API_URL": f"http://127.0.0.1:{evolution_port}",
+    }
+    node = make_node(given, data_dir=tmp_path / "data")
+    await node.start()
+    typed = shlex.split(EXAMPLES["whatsapp-fake"].text.replace("8000", str(node.port)))
+    assert typed[0] == ".venv/bin/buzon"
+    fake = Child([sys.executable, "-m", "router", *typed[1:], "--port", str(evolution_port)], tmp_path / "fake")
+    with fake:
+        await until(lambda: "(a fake) on" in fake.stderr_path.read_text(), what="the fake listens")
+        async with listener(tmp_path, "whatsapp-agent") as agent:
+            with shell(tmp_path, node, agent.port, evolution_port) as terminal:
+                route, queued = [json.loads(line) for line in terminal.run(EXAMPLES["whatsapp"])]
+                request = await one_arrives(agent, 6)
+
+                async def sent() -> list[Any] | None:
+                    tasks, phone = [json.loads(line) for line in terminal.run(EXAMPLES["whatsapp-look"])]
+                    return [tasks, phone] if len(tasks["tasks"]) == 2 else None
+
+                tasks, phone = await until(sent, 5, every_s=0.2, what="both texts are sent") or [{}, {}]
+
+    assert route["webhook"]["url"].endswith("/agent")
+    assert queued["success"] is True
+    assert request["body"]["data"]["message"]["conversation"] == "hola\nquería saber\nsi abren hoy"
+    assert {task["status"] for task in tasks["tasks"]} == {"SUCCESS"}
+    texts = [message["text"] for messages in phone.values() for message in messages]
+    assert sorted(texts) == ["Abrimos a las nueve.", "Hola Carlos, este es un mensaje de prueba"]
+
+
 async def test_the_receiver_in_the_readme_takes_a_batch_once(
     tmp_path: Path, make_node: NodeFactory, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,7 +359,7 @@ async def test_the_production_example_names_settings_that_work(tmp_path: Path) -
 def test_every_shell_block_of_the_readme_is_run() -> None:
     """By the tests above: a new block needs a name and a test."""
     ran = {"run", "listen", "send", "crash", "resume", "look", "production", "cache-seconds", "cache-durations"}
-    ran |= {"channels-publish"}
+    ran |= {"channels-publish", "whatsapp", "whatsapp-fake", "whatsapp-run", "whatsapp-agent", "whatsapp-look"}
 
     assert {example.name for example in EXAMPLES.values() if example.language == "sh"} == ran
     assert fences(README, "sh") == len(ran)

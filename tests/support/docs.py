@@ -20,7 +20,16 @@ from router.edge.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
-    *("README.md", "OPERATIONS.md", "ARCHITECTURE.md", "CACHE.md", "CHANNELS.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    *(
+        "README.md",
+        "OPERATIONS.md",
+        "ARCHITECTURE.md",
+        "CACHE.md",
+        "CHANNELS.md",
+        "WHATSAPP.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    ),
 )
 BUCKET_LABEL = "le"
 

@@ -15,7 +15,8 @@
 --   q:<kid>     LIST  deliveries of a key that are neither delivered nor dead, oldest first; only the head may start
 --   ready busy  ZSET  delivery -> ms it may be claimed from / was claimed at
 --   live done dead ZSET delivery -> ms created / settled / died; the lists of the API
---   tlive tdone tdead tgone ZSET, tretry SET  the same lists for tasks, and those revoked; which of them wait for a retry
+--   tlive tdone tdead tgone ZSET the same lists for tasks, and those revoked
+--   tretry      SET   tasks that wait for their next try
 --   k:<mark>    HASH  a WhatsApp message that was sent: t task, dv its receipt, api 1 (somebody else sent it)
 --   c:<kid>     HASH  the head of a channel's stream: e epoch, s top offset
 --   h:<kid>     STREAM its messages as <offset>-0: i id, d data; exactly as many as are kept
