@@ -120,7 +120,7 @@ class Announcer:
         what, status = _TASK_EVENTS[settle.status]
         fields: dict[str, object] = {
             "task_id": claimed.delivery_id,
-            "status": status if claimed.failures or status != "RETRY" or settle.status != "held" else "PENDING",
+            "status": "PENDING" if settle.status == "held" and not claimed.failures else status,
             "instance": policy.instance,
             "phone": policy.phone,
             "attempt": claimed.attempt,

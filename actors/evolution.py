@@ -81,12 +81,10 @@ class Evolution:
             if age_s < (UNKNOWN_S if self.server is None else KNOWN_S):
                 return self.server
             found = await self._get("")
-            if not isinstance(found, Answered):
-                return self.server
-            welcome = read_welcome(Answer(found.status, found.body))
+            welcome = read_welcome(Answer(found.status, found.body)) if isinstance(found, Answered) else None
             if isinstance(welcome, Paused):
                 return welcome
-            self._looked_at = self._clock.monotonic()
+            self._looked_at = self._clock.monotonic()  # also when it said nothing: who waits behind need not ask again
             if welcome is not None:
                 self.server, self._dialect = welcome, welcome.dialect
             return self.server
