@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import NODES
 from tests.support.client import DELIVERIES, Client
-from tests.support.node import SERVE, NodeProcess
+from tests.support.node import NodeProcess
 from tests.support.sink import Sink
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
@@ -83,11 +83,9 @@ def key() -> str:
     return f"k-{uuid4().hex}"
 
 
-def running(
-    data_dir: Path, settings: dict[str, str], store: ValkeyServer, program: Sequence[str] = SERVE
-) -> Iterator[NodeProcess]:
+def running(data_dir: Path, settings: dict[str, str], store: ValkeyServer) -> Iterator[NodeProcess]:
     """A started node, ended afterwards."""
-    node = NodeProcess(data_dir, settings, redis_url=store.url, program=program)
+    node = NodeProcess(data_dir, settings, redis_url=store.url)
     try:
         with asyncio.Runner() as runner:
             runner.run(node.start())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +19,7 @@ from tests.support.node import NodeProcess
 from tests.support.sink import Received, Sink
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
-from tests.walk.conftest import SETTINGS, running
+from tests.walk.conftest import SETTINGS
 
 WEBHOOK, ROUTES = "/evolution/webhook", "/api/v1/inbound"
 ANA, PHONE = "5511988887777", "5511988887777@s.whatsapp.net"
@@ -28,17 +28,10 @@ AT_S = 1_717_689_097
 HIDDEN = "***"
 
 
-@pytest.fixture(scope="module")
-def walked(walk_store: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    """The node of this file; use `node`."""
-    settings = {**SETTINGS, "NODE_ID": "inbound"}
-    yield from running(tmp_path_factory.mktemp("inbound") / "data", settings, walk_store)
-
-
 @pytest.fixture
 async def instance(client: Client) -> AsyncIterator[str]:
     """The name of an instance that nobody else uses; its route goes with the test."""
-    name = f"i-{uuid4().hex}"
+    name = f"i-{uuid4().hex[:16]}"
     yield name
     await client.call("DELETE", f"{ROUTES}/{name}")
 
@@ -239,7 +232,7 @@ async def test_a_token_is_asked_for_where_there_is_one(
     client: Client, sink: Sink, instance: str, node: NodeProcess
 ) -> None:
     """Every way to show it; without it nothing changes. No log line holds it."""
-    token = f"t-{uuid4().hex}"
+    token = f"t-{uuid4().hex[:16]}"
     await put(client, instance, sink, token=token)
     event = upsert(instance, "hola", "K1")
     for wrong in (

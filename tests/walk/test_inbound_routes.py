@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -10,8 +10,6 @@ import pytest
 
 from tests.support.client import Client, is_problem, quoted
 from tests.support.node import NodeProcess
-from tests.support.valkey import ValkeyServer
-from tests.walk.conftest import SETTINGS, running
 
 ROUTES = "/api/v1/inbound"
 URL = "https://n8n.example/webhook"
@@ -20,17 +18,10 @@ HIDDEN = "***"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-@pytest.fixture(scope="module")
-def walked(walk_store: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    """The node of this file; use `node`."""
-    settings = {**SETTINGS, "NODE_ID": "routes"}
-    yield from running(tmp_path_factory.mktemp("routes") / "data", settings, walk_store)
-
-
 @pytest.fixture
 async def prefix(client: Client) -> AsyncIterator[str]:
     """What the names of a test's routes begin with; they go with it."""
-    name = f"r-{uuid4().hex}"
+    name = f"r-{uuid4().hex[:16]}"
     yield name
     for route in await client.listed(ROUTES, "routes", limit=1000):
         if route["instance"].startswith(name):
