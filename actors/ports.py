@@ -234,7 +234,7 @@ class DeliveryRecord(Struct, frozen=True, kw_only=True):
 class ListCursor(Struct, frozen=True, array_like=True):
     """Where a list that is spread over partitions goes on: after `name` at `score` in `partition` of `stage`."""
 
-    stage: Annotated[int, Meta(ge=0, le=2)] = 0
+    stage: Annotated[int, Meta(ge=0, le=3)] = 0
     partition: Annotated[int, Meta(ge=0, le=255)] = 0
     score: str = ""
     name: str = ""
