@@ -36,7 +36,7 @@ LOOK_S = 10.0
 KNOWN_S = 600.0
 """After this the server is asked again what it is: somebody may have updated it."""
 UNKNOWN_S = 5.0
-"""The same, while it did not say."""
+"""The same, while it did not say: every send would wait for the answer that does not come."""
 SERVER_ERROR = 500
 OUT_OF_REACH = Paused("unreachable", "Evolution cannot be reached")
 
@@ -64,7 +64,7 @@ class Evolution:
         self._egress = egress
         self._rules = rules
         self._clock = clock
-        self._looked_at = float("-inf")
+        self._look_at = float("-inf")
         self._looking: asyncio.Lock = asyncio.Lock()
         self._dialect: Dialect = "v2"
         self.server: Server | None = None
@@ -77,21 +77,20 @@ class Evolution:
     async def look(self) -> Server | Paused | None:
         """What the server says of itself, asked when that is not known or long ago."""
         async with self._looking:
-            age_s = self._clock.monotonic() - self._looked_at
-            if age_s < (UNKNOWN_S if self.server is None else KNOWN_S):
+            if self._clock.monotonic() < self._look_at:
                 return self.server
             found = await self._get("")
             welcome = read_welcome(Answer(found.status, found.body)) if isinstance(found, Answered) else None
             if isinstance(welcome, Paused):
                 return welcome
-            self._looked_at = self._clock.monotonic()  # also when it said nothing: who waits behind need not ask again
             if welcome is not None:
                 self.server, self._dialect = welcome, welcome.dialect
+            self._look_at = self._clock.monotonic() + (UNKNOWN_S if welcome is None else KNOWN_S)
             return self.server
 
     def forget(self) -> None:
         """Ask the server again what it is before the next send: it was away, and may be another one now."""
-        self._looked_at = float("-inf")
+        self._look_at = float("-inf")
 
     async def send(self, instance: str, send: TextSend, may_start: Callable[[], bool]) -> Sending | Withheld:
         """Have a text sent. A server that asks for the other dialect is asked in that one."""
