@@ -165,7 +165,7 @@ class Instances:
                 await self._tell()
                 await self._hear()
             except StoreAway:
-                pass  # facts are for people: what was not told now is told with the next
+                pass  # facts are for people: what was not told now is told at the next look
             await self._ask_for_held()
 
     async def _ask(self, instance: str, trouble: Trouble) -> Paused | None:
@@ -204,8 +204,9 @@ class Instances:
         self.on_free(lane_of(instance))
 
     async def _tell(self) -> None:
-        facts, self._facts = self._facts, {}
-        await self._store.note(facts)
+        told = dict(self._facts)
+        await self._store.note(told)
+        self._facts = {fact: value for fact, value in self._facts.items() if told.get(fact) != value}
 
     async def _hear(self) -> None:
         """Look at what others heard of the instances that this node sends for: it is a reason to ask, no more."""
