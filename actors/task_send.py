@@ -51,6 +51,8 @@ class TaskSend:
         once = isinstance(server, Server) and server.honours_message_id
         if isinstance(server, Paused):
             self._instances.hold(policy.instance, server)
+            if claimed.cut_off:
+                return Withheld()  # a try that is written down would hide that nobody knows of the one before
             return self._tried(policy, tasks.Held(server.reason), Failed(server.reason, 0.0))
         if claimed.cut_off and not once and policy.on_unknown == "dead":
             return self._tried(policy, tasks.Given(CUT_OFF, uncertain=True), Failed(CUT_OFF, 0.0))
