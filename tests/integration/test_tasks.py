@@ -320,6 +320,11 @@ async def test_a_store_that_forgot_its_last_second_is_told_its_tasks_again(
         own_valkey.cut_aof(_aof_bytes(own_valkey) - safe)
         await asyncio.to_thread(own_valkey.start)
         await until(lambda: "10 messages had been lost" in rig.node.output(), 5)
+
+        async def known() -> bool:
+            return (await rig.client.call("GET", f"/tasks/{tasks[-1]}")).status == 200
+
+        await until(known, 5, what="the store is read again")
         ended = [await rig.task(task, 15) for task in tasks]
 
         assert [task["status"] for task in ended] == ["SUCCESS"] * 10

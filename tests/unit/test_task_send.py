@@ -185,7 +185,7 @@ async def test_a_doubt_outlives_a_server_that_cannot_say_what_it_is() -> None:
 
 @in_virtual_time
 async def test_every_try_of_a_task_is_one_message() -> None:
-    """Under one id of WhatsApp's form; a task of another time under another, and of a server that takes none without."""
+    """Under one id of WhatsApp's form; a task of another time under another; a server that takes none gets none."""
     async with Stage() as stage:
         rig = EvolutionRig(stage)
         rig.server.send_default = SILENCE
