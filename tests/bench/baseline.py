@@ -14,6 +14,7 @@ import uvloop
 from aiohttp import web
 
 from actors.core.policy import Message
+from tests.bench import task_requests
 from tests.bench.cache_requests import sample_answer, sample_write_answer
 from tests.bench.messages import PATH, message_id
 
@@ -28,6 +29,7 @@ ANSWER = msgspec.json.encode(
 )
 READ_ANSWER = sample_answer()
 WRITE_ANSWER = sample_write_answer()
+TASK_ANSWER = msgspec.json.encode(task_requests.ACCEPTED)
 
 
 class CacheBody(msgspec.Struct):
@@ -40,6 +42,7 @@ class CacheBody(msgspec.Struct):
 
 decode = msgspec.json.Decoder(Message).decode
 decode_cache = msgspec.json.Decoder(CacheBody).decode
+decode_task = msgspec.json.Decoder(task_requests.Body).decode
 
 
 async def accept(request: web.Request) -> web.Response:
@@ -59,6 +62,12 @@ async def write(request: web.Request) -> web.Response:
     return web.Response(body=WRITE_ANSWER, content_type="application/json", status=201)
 
 
+async def queue(request: web.Request) -> web.Response:
+    """Decode and answer."""
+    decode_task(await request.read())
+    return web.Response(body=TASK_ANSWER, content_type="application/json", status=202)
+
+
 async def ready(request: web.Request) -> web.Response:
     """Answer at all."""
     return web.Response()
@@ -70,6 +79,7 @@ async def serve(port: int) -> None:
     application.router.add_post(PATH, accept)
     application.router.add_get("/api/v1/cache/{key}", read)
     application.router.add_post("/api/cache/", write)
+    application.router.add_post(task_requests.PATH, queue)
     application.router.add_get("/readyz", ready)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()

@@ -16,9 +16,10 @@ from msgspec import Struct
 
 from tests.bench import report, webdis
 from tests.bench.cache_requests import BATCH, BATCH_KEYS, BATCHES, KEYS, READ_KEY, WRITTEN, CacheSpec, value_of
-from tests.bench.figures import Figure, Turn
+from tests.bench.figures import Figure, Turn, with_trouble
 from tests.bench.load import Generator, LoadSpec
-from tests.bench.rig import START_S, Node, Rig
+from tests.bench.rig import START_S, Rig
+from tests.bench.running import Node
 from tests.bench.throughput import Scenario, troubles_of, turn_of
 from tests.support.node import answers_200
 from tests.support.until import until
@@ -156,11 +157,6 @@ async def scenarios(rig: Rig) -> dict[str, Scenario]:
         found[WEBDIS_GET] = Requests(rig, other, CacheSpec(kind="webdis_get"))
         found[WEBDIS_SET] = Requests(rig, other, CacheSpec(kind="webdis_set"))
     return found
-
-
-def with_trouble(turn: Turn, what: str) -> Turn:
-    """The same turn, with one more trouble."""
-    return msgspec.structs.replace(turn, troubles=(*turn.troubles, what))
 
 
 def server_of(node: Node) -> Server:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
+import msgspec
 from msgspec import Struct
 
 
@@ -29,6 +30,16 @@ class Turn(Struct, frozen=True, kw_only=True):
         """Operations per CPU-second of the server."""
         return self.operations / self.server_cpu_s if self.server_cpu_s > 0 else 0.0
 
+    @property
+    def per_s(self) -> float:
+        """Operations per second."""
+        return self.operations / self.seconds if self.seconds > 0 else 0.0
+
+
+def with_trouble(turn: Turn, what: str) -> Turn:
+    """The same turn, with one more trouble."""
+    return msgspec.structs.replace(turn, troubles=(*turn.troubles, what))
+
 
 class Spread(Struct, frozen=True):
     """Median, smallest and largest of several turns."""
@@ -47,9 +58,15 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median(values), min(values), max(values))
 
 
-def ratios(ours: Sequence[Turn], theirs: Sequence[Turn]) -> Spread:
+def per_cpu_s(turn: Turn) -> float:
+    """What ratios are usually taken of."""
+    return turn.per_cpu_s
+
+
+def ratios(ours: Sequence[Turn], theirs: Sequence[Turn], of: Callable[[Turn], float] = per_cpu_s) -> Spread:
     """Ours over theirs, turn by turn: neighbours in time saw the same machine."""
-    return spread([a.per_cpu_s / b.per_cpu_s if b.per_cpu_s else 0.0 for a, b in zip(ours, theirs, strict=True)])
+    pairs = [(of(a), of(b)) for a, b in zip(ours, theirs, strict=True)]
+    return spread([a / b if b else 0.0 for a, b in pairs])
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -10,16 +10,15 @@ import select
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable
 from time import monotonic, process_time
 
 import msgspec
 from msgspec import Struct
 
-from tests.bench import cache_requests, messages
+from tests.bench import cache_requests
 from tests.bench.cache_requests import CacheSpec
-from tests.bench.messages import MessageSpec
 from tests.bench.readings import cpu_s
+from tests.bench.request_kinds import RequestSpec, builder, good_status
 
 SILENCE_S = 10.0
 READ_BYTES = 65536
@@ -36,7 +35,7 @@ class LoadSpec(Struct, frozen=True, kw_only=True):
 
     port: int
     more_ports: tuple[int, ...] = ()
-    message: MessageSpec | CacheSpec
+    message: RequestSpec
     first: int = 0
     connections: int = 64
     seconds: float = 0.0
@@ -49,7 +48,8 @@ class LoadSpec(Struct, frozen=True, kw_only=True):
 class LoadResult(Struct, kw_only=True):
     """`answered` and `cpu` (seconds, by name) belong to the window of `seconds`; `ok` and `errors` to the whole run.
 
-    `cpu_before` are the readings at its start. `ledger`: (number, sent at, answered at), on the monotonic clock.
+    `cpu_before` are the readings at its start, and that is `began`. `ledger`: (number, sent at, answered at); all on
+    the monotonic clock.
     `checked` answers were looked at, `hits` of them came from the near cache; `answer_bytes` is the last one's body.
     """
 
@@ -58,6 +58,7 @@ class LoadResult(Struct, kw_only=True):
     sent: int = 0
     errors: int = 0
     error_samples: list[str] = []
+    began: float = 0.0
     seconds: float = 0.0
     cpu: dict[str, float] = {}
     cpu_before: dict[str, float] = {}
@@ -69,11 +70,6 @@ class LoadResult(Struct, kw_only=True):
     checked: int = 0
     hits: int = 0
     answer_bytes: int = 0
-
-
-def builder(message: MessageSpec | CacheSpec, port: int) -> Callable[[int], bytes]:
-    """A function from a request's number to its bytes."""
-    return cache_requests.builder(message, port) if isinstance(message, CacheSpec) else messages.builder(message, port)
 
 
 class Connection:
@@ -129,8 +125,7 @@ class Generator:
         self._end = spec.first + spec.count if spec.count else sys.maxsize
         self._latencies: list[float] = []
         self._cache = spec.message if isinstance(spec.message, CacheSpec) else None
-        created = self._cache is not None and self._cache.kind in cache_requests.CREATED
-        self._good = b"HTTP/1.1 201 " if created else b"HTTP/1.1 200 "
+        self._good = f"HTTP/1.1 {good_status(spec.message)} ".encode()
         self._samples: list[tuple[int, bytes]] = []
         self._poll = select.epoll()
         self._connections: dict[int, Connection] = {}
@@ -145,6 +140,7 @@ class Generator:
         result, spec = self.result, self._spec
         result.cpu_before = {name: cpu_s(pid) for name, pid in spec.pids.items()}
         own_cpu, began = process_time(), monotonic()
+        result.began = began
         ends_at = began + spec.seconds if spec.seconds else float("inf")
         (self._paced if spec.rate else self._closed)(began, ends_at)
         if not result.seconds:

@@ -10,7 +10,8 @@ from tests.bench.load import LoadSpec
 from tests.bench.messages import MessageSpec
 from tests.bench.prober import ProbeResult, ProbeSpec
 from tests.bench.readings import resident_bytes
-from tests.bench.rig import Node, Rig, as_json
+from tests.bench.rig import Rig, as_json
+from tests.bench.running import Node
 from tests.bench.throughput import NOWHERE, troubles_of
 from tests.support.until import passing
 

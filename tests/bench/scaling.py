@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from router.settings import load
 from tests.bench.figures import Figure, Spread, Turn, ratios, spread
 from tests.bench.readings import cpu_s
-from tests.bench.rig import Cluster, Rig
+from tests.bench.rig import Rig
+from tests.bench.running import SETTLED_S, Cluster
 from tests.bench.throughput import Pipeline
 from tests.support.until import passing
 
@@ -20,7 +21,6 @@ NODES = 3
 ASKED_RATIO = 1.35
 ASKED_IDLE_PERCENT = 1.0
 IDLE_S = 10.0
-SETTLED_S = 90.0
 CALM_S = 2.0
 """After the last move: caches fill, connections open."""
 FORWARDED = r'buzon_forwards_total\{[^}]*"done"[^}]*\}'

@@ -2,6 +2,7 @@
 
 Counts requests and the messages in them, can hold its answers back and let them go, and can log what it got and
 when. Steered over the same port by paths that start with `/_/`. Answers 200 to everything else; a GET is not counted.
+What it counts and answers can be replaced (`tests/bench/evolution_fast.py`).
 """
 
 from __future__ import annotations
@@ -42,25 +43,34 @@ class Sink:
         self.counts = Counts()
         self.holding = False
         self.recording = False
-        self.held: list[asyncio.Transport] = []
+        self.held: list[tuple[asyncio.Transport, bytes]] = []
         self.log: list[Received] = []
         self.latest = Received(0.0, b"", b"")
         self._awaited: list[tuple[int, asyncio.Transport]] = []
 
+    def reply(self, head: bytes, body: bytes) -> bytes:
+        """Count the messages of a request and give its answer."""
+        self.counts.messages += header_number(head, b"X-Buffer-Size: ", 1)
+        return OK
+
+    def page(self, head: bytes) -> bytes:
+        """What a GET is answered."""
+        return OK
+
     def receive(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
-        """Count one webhook request and answer it, now or later."""
+        """Count one request and answer it, now or later."""
         counts = self.counts
         counts.requests += 1
-        counts.messages += header_number(head, b"X-Buffer-Size: ", 1)
+        reply = self.reply(head, body)
         if self.recording or counts.requests == 1:
             self.latest = Received(monotonic(), head, body)
             if self.recording and len(self.log) < LOG_MAX:
                 self.log.append(self.latest)
         if self.holding:
-            self.held.append(transport)
+            self.held.append((transport, reply))
             counts.held += 1
         else:
-            transport.write(OK)
+            transport.write(reply)
         if self._awaited:
             self._tell()
 
@@ -86,8 +96,8 @@ class Sink:
 
     def _release(self) -> None:
         self.holding = False
-        for transport in self.held:
-            transport.write(OK)
+        for transport, reply in self.held:
+            transport.write(reply)
         self.held.clear()
         self.counts.held = 0
 
@@ -120,7 +130,7 @@ class Connection(asyncio.Protocol):
             if head.startswith((b"GET /_/", b"POST /_/")):
                 self._sink.steer(self._transport, head.split(b" ", 2)[1][3:].decode())
             elif head.startswith(b"GET "):
-                self._transport.write(OK)
+                self._transport.write(self._sink.page(head))
             else:
                 self._sink.receive(self._transport, head, data[head_end + 4 : end])
             data = data[end:]
@@ -137,17 +147,21 @@ def header_number(head: bytes, name: bytes, default: int) -> int:
 
 def answer(transport: asyncio.Transport, document: object) -> None:
     """200 with a JSON document."""
+    transport.write(json_answer(document))
+
+
+def json_answer(document: object, status: str = "200 OK") -> bytes:
+    """A whole answer with a JSON document."""
     body = msgspec.json.encode(document)
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    transport.write(head.encode() + body)
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, sink: Sink) -> None:
     """Serve until killed."""
-    sink = Sink()
     server = await asyncio.get_running_loop().create_server(lambda: Connection(sink), "127.0.0.1", port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1]), Sink()))

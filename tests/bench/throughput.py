@@ -14,7 +14,9 @@ from tests.bench.figures import Turn
 from tests.bench.load import LoadResult, LoadSpec
 from tests.bench.messages import MessageSpec
 from tests.bench.readings import TICKS_PER_S, cpu_s
-from tests.bench.rig import Cluster, Node, Rig, Sink, as_json
+from tests.bench.request_kinds import RequestSpec
+from tests.bench.rig import Rig, as_json
+from tests.bench.running import Cluster, Node, Sink
 from tests.support.until import passing
 
 KEYS = 1000
@@ -25,6 +27,7 @@ DRAIN_S = 30.0
 QUIET_S = 0.05
 QUIET_TURNS_MAX = 40
 NOWHERE = "http://127.0.0.1:9/hook"
+BUFFERED = MessageSpec(sink=NOWHERE, tag="b", keys=KEYS, max_size=1000)
 
 
 class Scenario(Protocol):
@@ -77,9 +80,9 @@ async def quiet(pid: int) -> float:
 class Baseline:
     """The handler that only decodes."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, message: RequestSpec = BUFFERED) -> None:
         self._rig = rig
-        self._spec = LoadSpec(port=0, message=MessageSpec(sink=NOWHERE, tag="b", keys=KEYS, max_size=1000))
+        self._spec = LoadSpec(port=0, message=message)
 
     async def open(self) -> None:
         """Start it."""

@@ -1,0 +1,35 @@
+"""The kinds of requests that the load generator sends: how each is built, and what it is answered when it was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from tests.bench import cache_requests, messages, task_requests
+from tests.bench.cache_requests import CacheSpec
+from tests.bench.messages import MessageSpec
+from tests.bench.task_requests import TaskSpec
+
+RequestSpec: TypeAlias = MessageSpec | CacheSpec | TaskSpec
+
+
+def builder(message: RequestSpec, port: int) -> Callable[[int], bytes]:
+    """A function from a request's number to its bytes."""
+    match message:
+        case CacheSpec():
+            return cache_requests.builder(message, port)
+        case TaskSpec():
+            return task_requests.builder(message, port)
+        case MessageSpec():
+            return messages.builder(message, port)
+
+
+def good_status(message: RequestSpec) -> int:
+    """What a request is answered when it was taken."""
+    match message:
+        case CacheSpec(kind=kind) if kind in cache_requests.CREATED:
+            return 201
+        case TaskSpec():
+            return 202
+        case _:
+            return 200
