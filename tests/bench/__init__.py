@@ -46,6 +46,15 @@ What is compared
               → receive of every delivery, counted from when a message was due; and beside one more subscriber, which
               has a channel of large messages as well, and reads it or stalls. An idle connection is weighed by the
               growth of the resident size over 5,000 of them.
+- sends       `POST /messages` beside the same handler that does nothing, by CPU-second like "accept": the stand-in for
+              Evolution holds its answers meanwhile, so that what is accepted waits. Then deliveries per second, beside
+              the stack that this replaces, which is in `celery_stack/`: FastAPI in one process of uvicorn (uvloop,
+              httptools, no access log), Celery with two prefork worker processes, and the same kind of store between
+              them. Here nobody has a core to itself: all processes of a side, its store, its stand-in and the
+              generator share the same two cores. Tasks are posted by 64 connections, for 1,000 contacts; from the
+              first request until the last message has arrived, or what waited because the stand-in held its answers,
+              from its letting go. Buzón is one node, or two workers, as Celery has. Every task must arrive, none
+              twice, and one more must say of itself that it was done.
 - idle        CPU of three nodes on one store in 10 s without a request; the busiest counts.
 Beside the two figures of time stands what share of the node's core other programs took: they mean little on a busy
 machine, where a server at half its core in the closed loops tells the same.

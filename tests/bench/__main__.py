@@ -8,13 +8,25 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from tests.bench import cache_costs, cache_speed, channel_figures, channel_speed, lateness, memory, report, scaling
+from tests.bench import (
+    cache_costs,
+    cache_speed,
+    channel_figures,
+    channel_speed,
+    lateness,
+    memory,
+    report,
+    scaling,
+    send_accept,
+    send_figures,
+    sends,
+)
 from tests.bench.figures import Figure, Turn
 from tests.bench.rig import Rig
 from tests.bench.throughput import Accept, BareClient, Baseline, Deliveries, Pipeline, Scenario
 
-NAMES = ("accept", "pipeline", "deliveries", "memory", "lateness", "scaling", "idle", "cache", "channels", "baseline")
-COMPARED = NAMES[:3]
+COMPARED = ("accept", "pipeline", "deliveries")
+NAMES = (*COMPARED, "memory", "lateness", "scaling", "idle", "cache", "channels", "sends", "baseline")
 TURNS = 5
 TURN_S = 2.5
 SMOKE_TURN_S = 0.3
@@ -97,6 +109,22 @@ async def channelled(seconds: float, turns: int, *, smoke: bool) -> tuple[list[F
     return [*figures, *weighed], troubles + wrong
 
 
+async def sent(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figure], list[str]]:
+    """Take turns between accepting sends and doing nothing; then between the node and Celery."""
+    async with Rig() as rig:
+        pair = send_accept.scenarios(rig)
+        for each in pair.values():
+            await each.open()
+        accepted, troubles = await in_turns(pair, seconds, turns)
+    async with Rig(shared=True) as rig:
+        say("sends: both sides come up")
+        scenarios = sends.scenarios(rig, await sends.sides(rig, smoke=smoke))
+        for scenario in scenarios.values():
+            await scenario.open()
+        taken, more = await in_turns(scenarios, seconds, turns)
+    return [*send_accept.figures(accepted), *send_figures.figures(taken)], troubles + more
+
+
 async def opened(loops: Mapping[str, channel_speed.FanOut]) -> Mapping[str, Scenario]:
     """All of them, warm."""
     for loop in loops.values():
@@ -148,6 +176,9 @@ async def run(names: Sequence[str], seconds: float, *, smoke: bool) -> tuple[lis
     if "channels" in names:
         found = await channelled(seconds, 1 if smoke else TURNS, smoke=smoke)
         figures, troubles = figures + found[0], troubles + [f"channels, {what}" for what in found[1]]
+    if "sends" in names:
+        found = await sent(seconds, 1 if smoke else TURNS, smoke=smoke)
+        figures, troubles = figures + found[0], troubles + [f"sends, {what}" for what in found[1]]
     return figures, troubles
 
 
