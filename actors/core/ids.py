@@ -30,7 +30,7 @@ _PARTITION = slice(len(DELIVERY_PREFIX), len(DELIVERY_PREFIX) + 2)
 _DELIVERY_PREFIXES = tuple(f"{DELIVERY_PREFIX}{partition:02x}" for partition in range(PARTITIONS))
 _TASK_PREFIXES = tuple(f"{TASK_PREFIX}{partition:02x}" for partition in range(PARTITIONS))
 _DELIVERY_ID = re.compile(DELIVERY_PREFIX + r"([0-9a-f]{2})" + _UUID)
-_TASK_ID = re.compile(TASK_PREFIX + r"[0-9a-f]{2}" + _UUID)
+_TASK_ID = re.compile(TASK_PREFIX + r"([0-9a-f]{2})" + _UUID)
 
 
 def make_id(prefix: str, ms: int, entropy: bytes) -> str:
@@ -47,8 +47,8 @@ def delivery_prefix(partition: int) -> str:
 
 
 def partition_of_delivery(delivery_id: str) -> int | None:
-    """The partition a delivery's id names, or None when the text is no such id."""
-    found = _DELIVERY_ID.fullmatch(delivery_id)
+    """The partition that the id of a delivery names, of a webhook's or a task, or None when the text is no such id."""
+    found = _DELIVERY_ID.fullmatch(delivery_id) or _TASK_ID.fullmatch(delivery_id)
     return None if found is None else int(found[1], 16)
 
 
@@ -78,8 +78,8 @@ def is_task_id(text: str) -> bool:
 
 
 def is_delivery_id(text: str) -> bool:
-    """Whether the text could be a delivery's id."""
-    return partition_of_delivery(text) is not None
+    """Whether the text could be a webhook delivery's id."""
+    return _DELIVERY_ID.fullmatch(text) is not None
 
 
 class IdSource:

@@ -19,7 +19,7 @@ from actors.adapters.valkey.bell import (
     decode_hints,
     encode_hints,
 )
-from actors.core.ids import derived_delivery_id
+from actors.core.ids import derived_delivery_id, derived_task_id
 from actors.node_ports import Hint, Look
 from actors.ports import DueBatch, Ready, StoreAway
 from tests.support.doubles import Stage, Tally
@@ -34,6 +34,10 @@ hints: st.SearchStrategy[Hint] = st.one_of(
     st.builds(
         lambda partition, seed, host, ms: Ready(partition, derived_delivery_id(partition, seed), host, ms),
         *(partitions, st.text(alphabet="abc"), st.text(max_size=100), st.integers(0, AHEAD_MS_MAX)),
+    ),
+    st.builds(
+        lambda partition, seed, ms: Ready(partition, derived_task_id(partition, seed), "evolution:demo", ms),
+        *(partitions, st.text(alphabet="abc"), st.integers(0, AHEAD_MS_MAX)),
     ),
     st.builds(DueBatch, partitions, st.just(KID), st.integers(1, 2**53), st.integers(0, AHEAD_MS_MAX)),
     st.builds(Look),
