@@ -171,7 +171,12 @@ class HttpEgress:
         if not request.keep_bytes or not readable:
             return Answered(answer.status, retry_after, text, _since(began))
         return Answered(
-            answer.status, retry_after, text, _since(began), bytes(kept), answer.headers.get("Content-Type")
+            answer.status,
+            retry_after,
+            text,
+            _since(began),
+            bytes(kept[: request.keep_bytes]),
+            answer.headers.get("Content-Type"),
         )
 
 
