@@ -12,6 +12,8 @@ from router.store_url import redacted_url
 
 DAY_S = 86_400.0
 TTL_S_MAX = 3650 * DAY_S
+WHOLE = 1e-6
+"""How far from a whole number a rate may be that was one before it became seconds."""
 
 
 def plain(value: object) -> str:
@@ -25,10 +27,13 @@ def duration(value: object) -> str:
 
 
 def rate(value: object) -> str:
-    """As EVOLUTION_RATE is written: so many a second, or a minute, or an hour."""
+    """As EVOLUTION_RATE is written: so many a second, or a minute, or an hour, whichever is a whole number."""
     every_s = float(str(value))
-    unit, seconds = next((each for each in (("s", 1), ("m", 60)) if each[1] / every_s >= 1), ("h", 3600))
-    return f"{round(seconds / every_s)}/{unit}"
+    unit, count = min(
+        ((unit, seconds / every_s) for unit, seconds in (("s", 1), ("m", 60), ("h", 3600))),
+        key=lambda each: round(each[1]) < 1 or abs(each[1] - round(each[1])) > WHOLE,
+    )
+    return f"{round(count)}/{unit}"
 
 
 def span(value: object) -> str:

@@ -182,7 +182,7 @@ def base_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         plain = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
-        if plain and "@" not in parts.netloc and parts.port != 0 and text.isascii() and text.isprintable():
+        if plain and "@" not in parts.netloc and parts.port != 0 and re.fullmatch(r"[!-~]+", text):
             return text.rstrip("/")
     except ValueError:
         pass
