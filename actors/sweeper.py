@@ -58,9 +58,10 @@ class Sweeper:
         crowded = sum(found >= rows for found in Counter(batch.partition for batch in batches).values())
         self._rows = max(ROWS_MAX, CROWDED_ROWS_MAX // crowded) if crowded else ROWS_MAX
         if self._wide:
-            wide, self._wide = self._wide, set()
+            wide = frozenset(self._wide)
             held = [partition for partition in self._ownership.held() if partition in wide]
             more = (await self._store.sweep(held, AHEAD_MS, WIDE_ROWS, {}))[1] if held else ()
+            self._wide -= wide
             for delivery in more:
                 self._deliveries.offer(delivery)
         return len(batches), len(ready)
