@@ -164,12 +164,15 @@ class Forwarding:
                 self._neighbours.bell.ring(owner, hint)
 
     def task_startable(self, ready: Ready) -> None:
-        """A task was stored that nobody of its line is before: start it here, or tell its owner."""
+        """A task was stored that nobody of its line is before: start it here, or tell its owner. What is wanted later a
+        sweep finds in time: a timer for each would be kept for as long as a year."""
+        if ready.due_in_ms >= NEAR_MS:
+            return
         if self._ownership.epoch(ready.partition):
             self._deliveries.offer(ready)
             return
         owner = self._ownership.owner_of(ready.partition)
-        if owner and owner != self._ownership.node and ready.due_in_ms < NEAR_MS:
+        if owner and owner != self._ownership.node:
             self._neighbours.bell.ring(owner, ready)
 
     def _by_way_of_owner(self, entry: Entry) -> Awaitable[Appended]:

@@ -364,3 +364,21 @@ async def test_an_owners_own_message_goes_no_detour() -> None:
         assert [answer.size for answer in answers] == [1, 2, 3]
         assert rig.bells.rung == []
         assert value(rig.b.meters.direct_appends) == 0
+
+
+@pytest.mark.parametrize(("due_in_ms", "told"), [(0, True), (NEAR_MS - 1, True), (NEAR_MS, False), (10**10, False)])
+@in_virtual_time
+async def test_a_task_that_may_start_soon_is_its_owners_at_once(due_in_ms: int, *, told: bool) -> None:
+    """Here or elsewhere; one that is wanted later the sweep finds, and no timer waits for it."""
+    async with Stage() as stage:
+        rig = ForwardingRig(stage)
+        ready = Ready(PARTITION, f"tsk_{PARTITION:02x}m1", "evolution:i", due_in_ms)
+        rig.a.forwarding.task_startable(ready)
+        assert rig.bells.rung == ([("b", ready)] if told else [])
+        offered: list[Ready] = []
+        rig.b.deliveries.offer = offered.append  # type: ignore[method-assign, assignment]  # what it is told, no more
+        rig.b.forwarding.task_startable(ready)
+        assert offered == ([ready] if told else [])
+        rig.a.knows("")
+        rig.a.forwarding.task_startable(ready)
+        assert len(rig.bells.rung) == told
