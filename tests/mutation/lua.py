@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from tests.integration import test_store_mutations, test_store_ownership_mutations
+from tests.integration import test_store_mutations, test_store_ownership_mutations, test_store_task_mutations
 from tests.integration.test_store_mutations import FENCE, Mutant
 from tests.mutation.trial import ERROR_CHARACTERS, Bench, Verdict, without
 
-SUITES = (test_store_mutations, test_store_ownership_mutations)
+SUITES = (test_store_mutations, test_store_ownership_mutations, test_store_task_mutations)
 TEST = "test_a_check_that_is_missing_is_noticed"
 SCRIPTS = "actors/adapters/valkey/scripts"
 RUN_S_MAX = 240.0

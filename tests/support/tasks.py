@@ -12,7 +12,6 @@ import msgspec
 from msgspec.structs import replace
 
 from actors.adapters.valkey.replay import Replay
-from actors.adapters.valkey.scripts import load_all
 from actors.core.partition import line_of, mark_of, partition_of_instance
 from actors.core.tasks import TaskPolicy, lane_of
 from actors.ports import Next, Ready, Release, StoreAway
@@ -127,7 +126,7 @@ class TaskHand:
         connection = shard.hot._connect()
         await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it without types
         try:
-            return await Replay(load_all(), WINDOW_MS, apart=True).run(connection, tasks, False)
+            return await Replay(self.hand.store._scripts, WINDOW_MS, apart=True).run(connection, tasks, False)
         finally:
             await connection.disconnect()
 

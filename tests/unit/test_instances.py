@@ -213,6 +213,7 @@ async def test_a_word_of_others_leads_to_a_question() -> None:
         await passing(3 * LOOK_S)
         assert rig.server.count("state") == 1
         assert rig.instances.held() == {}, "Evolution says that it is open"
+        assert stage.journal.lines == [], "nor was it held for a while"
         await rig.health.note({("state", "i"): "open", ("state_at", "i"): "3"})
         await passing(3 * LOOK_S)
         assert rig.server.count("state") == 1

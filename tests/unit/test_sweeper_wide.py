@@ -85,7 +85,7 @@ async def test_a_line_that_was_held_gets_all_of_its_own() -> None:
         held = True
         rig.deliveries.lane_of = lambda _name: Lane(held=lambda: held)
         rig.deliveries.on_room = rig.sweeper.look_wide
-        readies = await rig.in_partition(3, WAITING_MAX + 600, ALIVE)
+        readies = await rig.in_partition(3, WAITING_MAX + 200, ALIVE)
         rig.offer(*readies)
         assert rig.webhooks.sent == []
         rig.run()
