@@ -26,7 +26,7 @@ LOOK_S = 1.0
 ASK_S_MIN = 1.0
 ASK_S_MAX = 15.0
 INSTANCES_MAX = 1024
-"""Facts about more are not kept between two looks."""
+"""Of more, facts are not kept between two looks, and what others hear is not looked at."""
 
 
 class Pacing(Struct, frozen=True, kw_only=True):
@@ -58,6 +58,8 @@ class _Question(Struct):
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     asked_at: float = float("-inf")
     found: Paused | None = None
+    waiting: int = 0
+    """Those who want to know; without any it is forgotten."""
 
 
 class InstanceTools(Struct, frozen=True, kw_only=True):
@@ -130,20 +132,26 @@ class Instances:
         same time get one answer."""
         began = self._clock.monotonic()
         question = self._questions.setdefault(instance, _Question())
-        async with question.lock:
-            if question.asked_at < began:
-                question.asked_at = self._clock.monotonic()
-                question.found = await self._ask(instance, trouble)
-            return question.found
+        question.waiting += 1
+        try:
+            async with question.lock:
+                if question.asked_at < began:
+                    question.asked_at = self._clock.monotonic()
+                    question.found = await self._ask(instance, trouble)
+                return question.found
+        finally:
+            question.waiting -= 1
+            if not question.waiting:
+                self._questions.pop(instance, None)
 
     def sent(self, instance: str) -> None:
         """A send went well."""
-        self._lanes.setdefault(instance, "")
+        self._listen_for(instance)
         self.note("sent_at", instance)
 
     def failed(self, instance: str, reason: str) -> None:
         """A send did not."""
-        self._lanes.setdefault(instance, "")
+        self._listen_for(instance)
         self.note("failed_at", instance)
         self.note("failed", instance, reason)
 
@@ -169,7 +177,7 @@ class Instances:
             await self._ask_for_held()
 
     async def _ask(self, instance: str, trouble: Trouble) -> Paused | None:
-        self._lanes.setdefault(instance, "")
+        self._listen_for(instance)
         state = await self._evolution.state(instance)
         found = state if isinstance(state, Paused) else confirmed(trouble, state)
         if isinstance(found, Paused):
@@ -202,6 +210,11 @@ class Instances:
         self._journal.info("whatsapp instance free", instance=instance, held_seconds=for_s)
         self.on_held(instance, None)
         self.on_free(lane_of(instance))
+
+    def _listen_for(self, instance: str) -> None:
+        """Look from now on at what others hear of an instance. Callers choose the names, so only of so many."""
+        if len(self._lanes) < INSTANCES_MAX:
+            self._lanes.setdefault(instance, "")
 
     async def _tell(self) -> None:
         told = dict(self._facts)

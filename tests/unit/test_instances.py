@@ -200,6 +200,18 @@ async def test_facts_between_two_looks_are_bounded() -> None:
 
 
 @in_virtual_time
+async def test_names_that_callers_make_up_do_not_fill_a_node() -> None:
+    """Nothing is kept of an instance that nobody asks about any more, and only so many are listened for."""
+    async with Stage() as stage:
+        rig = EvolutionRig(stage)
+        for number in range(INSTANCES_MAX + 100):
+            await rig.instances.doubt(f"i{number}", TROUBLE)
+            rig.instances.failed(f"i{number}", "Evolution has no such instance")
+        assert rig.instances._questions == {}
+        assert len(rig.instances._lanes) == INSTANCES_MAX
+
+
+@in_virtual_time
 async def test_a_word_of_others_leads_to_a_question() -> None:
     """It never holds a lane by itself; only of an instance that this node sends for, and only what is new."""
     async with Stage() as stage:
