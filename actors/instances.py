@@ -108,6 +108,11 @@ class Instances:
         """The lanes that are held here, by instance."""
         return self._held
 
+    def why_held(self, instance: str) -> Paused | None:
+        """Why nothing is sent for an instance; None when something may be."""
+        lane = self._held.get(instance)
+        return None if lane is None else lane.paused
+
     def note(self, what: str, instance: str, value: str = "") -> None:
         """Tell all nodes a fact, soon; without a value it is the time of now, in ms."""
         if len(self._facts) < INSTANCES_MAX:

@@ -47,10 +47,9 @@ class TaskSend:
     async def run(self, claimed: Claimed, may_start: Callable[[], bool]) -> Tried | Withheld:
         """Have the text sent once."""
         policy = policy_of(claimed.policy)
-        server = await self._evolution.look()
+        server = await self._server(policy.instance)
         once = isinstance(server, Server) and server.honours_message_id
         if isinstance(server, Paused):
-            self._instances.hold(policy.instance, server)
             if claimed.cut_off:
                 return Withheld()  # a try that is written down would hide that nobody knows of the one before
             return self._tried(policy, tasks.Held(server.reason), Failed(server.reason, 0.0))
@@ -62,6 +61,18 @@ class TaskSend:
         paused = await self._pause_after(policy.instance, sending)
         verdict = tasks.decide(sending.outcome, paused, policy, failures=claimed.failures, once=once)
         return self._tried(policy, verdict, sending.exchange)
+
+    async def _server(self, instance: str) -> Server | Paused | None:
+        """What the server is, or why nothing is sent now. A lane can be held after a try began: while it waited for its
+        turn, or for what the server says."""
+        held = self._instances.why_held(instance)
+        if held is not None:
+            return held
+        server = await self._evolution.look()
+        if isinstance(server, Paused):
+            self._instances.hold(instance, server)
+            return server
+        return self._instances.why_held(instance) or server
 
     async def _send(
         self, claimed: Claimed, policy: TaskPolicy, once: bool, may_start: Callable[[], bool]

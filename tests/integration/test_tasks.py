@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from actors.host import CONCURRENCY, STARTED_MAX
 from tests.conftest import NodeFactory
 from tests.support.client import Client
 from tests.support.evolution import evolution
@@ -220,6 +221,42 @@ async def test_a_closed_instance_holds_its_lane_and_no_other(
         assert "buzon_instances_held 1.0" in metrics
         assert [task["status"] for task in ended] == ["SUCCESS"] * 5
         assert rig.fake.received(ANA) == [f"{number}" for number in range(5)]
+
+
+async def test_what_waits_for_its_turn_does_not_go_out_through_a_held_lane(
+    make_node: NodeFactory, valkey: ValkeyServer, http: aiohttp.ClientSession
+) -> None:
+    """More sends are begun than may be out. Those out hang; by then their lane is held, and none follows them."""
+    async with whatsapp(make_node, valkey, http) as rig:
+        for number in range(2):  # each answer doubles what may be begun
+            assert (await rig.sent(ANA, str(number)))["status"] == "SUCCESS"
+        before = _sends(rig)
+        rig.fake.state("close")
+        rig.fake.fail_next("hang", times=None)
+        tasks = [await rig.send(f"3461000{number:04d}", "uno") for number in range(2 * STARTED_MAX)]
+        await until(lambda: '"whatsapp instance held"' in rig.node.output(), 10)
+        await until_all(rig, tasks, "PENDING", "RETRY")
+        out = _sends(rig) - before
+        rig.fake.heal()
+        rig.fake.state("open")
+        ends = [await rig.task(task, 15) for task in tasks]
+
+        assert out <= CONCURRENCY
+        assert {end["status"] for end in ends} == {"SUCCESS"}
+        assert all(len(rig.fake.received(f"3461000{number:04d}")) == 1 for number in range(2 * STARTED_MAX))
+
+
+async def until_all(rig: WhatsApp, tasks: list[str], *states: str) -> None:
+    """Wait until each of the tasks is in one of these states."""
+
+    async def reached() -> bool:
+        return all([(await rig.task(task))["status"] in states for task in tasks])
+
+    await until(reached, 10)
+
+
+def _sends(rig: WhatsApp) -> int:
+    return sum("/sendText/" in answer["path"] for answer in rig.fake.answers)
 
 
 async def test_a_missing_license_holds_everything_too(

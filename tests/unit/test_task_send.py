@@ -14,6 +14,7 @@ from actors.core.partition import mark_of
 from actors.core.tasks import HELD_S, TaskPolicy
 from actors.egress_ports import Withheld
 from actors.errand import Tried, log_line
+from actors.evolution import OUT_OF_REACH
 from actors.ports import Claimed
 from actors.task_send import CUT_OFF
 from tests.support.doubles import Stage, value
@@ -281,6 +282,21 @@ async def test_the_text_is_in_no_line_of_a_log(answer: Answered) -> None:
         assert isinstance(tried.outcome, Failed) or tried.outcome.body == b""
         assert TEXT.encode() not in log_line(tried.outcome, stage.clock)
         assert TEXT not in str(stage.journal.lines)
+
+
+@in_virtual_time
+async def test_a_lane_that_was_held_after_a_try_began() -> None:
+    """While it waited for its turn, or for what the server says: nothing goes out, and no retry is used up."""
+    async with Stage() as stage:
+        rig = EvolutionRig(stage)
+        rig.instances.hold("i", OUT_OF_REACH)
+        assert (await run(rig, claimed())).status == "held"
+        assert await rig.errand.run(claimed(cut_off=True), lambda: True) == Withheld()
+        assert rig.server.asked == []
+        rig.server.on_request = lambda _kind: rig.instances.hold("j", OUT_OF_REACH)
+        assert (await run(rig, claimed(instance="j"))).status == "held"
+        assert [kind for kind, _ in rig.server.asked] == ["look"]
+        assert (await run(rig, claimed(instance="k"))).status == "delivered"
 
 
 @in_virtual_time
