@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.chaos.rig import Rig
 from tests.chaos.rig_cache import CacheRig
+from tests.chaos.rig_evolution import EvolutionRig, IdempotentRig
 from tests.chaos.rig_machines import MachineRig
 from tests.chaos.rig_poison import PoisonRig
 from tests.chaos.rig_sentinel import SentinelRig
@@ -14,6 +15,8 @@ from tests.chaos.rows import Row
 KINDS: dict[str, type[Rig]] = {
     "one store": Rig,
     "cache": CacheRig,
+    "evolution 2.3": EvolutionRig,
+    "evolution 2.4": IdempotentRig,
     "machines": MachineRig,
     "poison": PoisonRig,
     "sentinel": SentinelRig,
