@@ -262,7 +262,7 @@ class Deliveries:
 
     def _let_go(self, host: Host) -> None:
         """Forget a host that nothing is delivered to; one that failed lately only when there are many such."""
-        if host.idle:
+        if host.idle(self._clock.monotonic()):
             del self._hosts[host.name], self._slots[host.name]
             return
         self._quiet[host.name] = None

@@ -86,10 +86,9 @@ class Host:
         """Nothing waits or runs."""
         return not self._known
 
-    @property
-    def idle(self) -> bool:
+    def idle(self, now: float) -> bool:
         """Nothing waits or runs, and there is nothing to remember of the host."""
-        return not self._known and self._breaker == breaker.CLOSED and not self._lane.pace
+        return not self._known and self._breaker == breaker.CLOSED and now >= self._next_at
 
     @property
     def is_open(self) -> bool:

@@ -25,6 +25,8 @@ from actors.task_ports import HealthStore
 LOOK_S = 1.0
 ASK_S_MIN = 1.0
 ASK_S_MAX = 15.0
+ASKED_MAX = 64
+"""Held instances that are asked for at once."""
 INSTANCES_MAX = 1024
 """Of more, facts are not kept between two looks, and what others hear is not looked at."""
 
@@ -191,20 +193,25 @@ class Instances:
         return None
 
     async def _ask_for_held(self) -> None:
+        """Those that are due, so many at once: one that does not answer must not keep the others waiting."""
         now = self._clock.monotonic()
-        for instance, lane in list(self._held.items()):
-            if now < lane.ask_at:
-                continue
-            state = await self._evolution.state(instance)
-            paused = state if isinstance(state, Paused) else _paused(state)
-            if paused is None:
-                self._free(instance)
-                continue
-            if paused.reason != lane.paused.reason:
-                self.note("held", instance, paused.reason)
-            lane.paused = paused
-            lane.ask_s = min(2 * lane.ask_s, ASK_S_MAX)
-            lane.ask_at = self._clock.monotonic() + lane.ask_s
+        due = [instance for instance, lane in self._held.items() if now >= lane.ask_at]
+        await asyncio.gather(*(self._ask_again(instance) for instance in due[:ASKED_MAX]))
+
+    async def _ask_again(self, instance: str) -> None:
+        state = await self._evolution.state(instance)
+        lane = self._held.get(instance)
+        if lane is None:
+            return
+        paused = state if isinstance(state, Paused) else _paused(state)
+        if paused is None:
+            self._free(instance)
+            return
+        if paused.reason != lane.paused.reason:
+            self.note("held", instance, paused.reason)
+        lane.paused = paused
+        lane.ask_s = min(2 * lane.ask_s, ASK_S_MAX)
+        lane.ask_at = self._clock.monotonic() + lane.ask_s
 
     def _free(self, instance: str) -> None:
         lane = self._held.pop(instance)

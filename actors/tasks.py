@@ -25,6 +25,8 @@ _encode = msgspec.json.Encoder().encode
 OVERHEAD_BYTES = 600
 WAITERS_MAX = 4096
 """Callers that wait for tasks to end."""
+LOOKED_AT_MAX = 256
+"""Of them looked at in one go."""
 LOOK_S = 0.1
 """How often the store is asked for tasks that somebody waits for: other nodes may end them."""
 
@@ -132,10 +134,12 @@ class Tasks:
         while True:
             await self._wanted.wait()
             await asyncio.sleep(LOOK_S)
-            names = list(self._waiting)
+            names = list(self._waiting)[:LOOKED_AT_MAX]
             if not names:
                 self._wanted.clear()
                 continue
+            for name in names:  # whoever was looked at goes to the end
+                self._waiting[name] = self._waiting.pop(name)
             try:
                 states = await self._store.states(names)
             except StoreAway:
@@ -149,11 +153,13 @@ class Tasks:
         stored: list[NewTask] = []
         times: list[int] = []
         for task, outcome in zip(tasks, outcomes, strict=True):
-            if isinstance(outcome, StoreAway) or outcome.duplicate:
+            if isinstance(outcome, StoreAway):
                 continue
+            # A duplicate too: the answer to the first may have been lost, and what is acknowledged is written again.
             stored.append(task)
             times.append(outcome.received_us)
-        self._queued.inc(len(stored))
+            if not outcome.duplicate:
+                self._queued.inc()
         self.on_stored(stored, times)
         for task, outcome in zip(tasks, outcomes, strict=True):
             if isinstance(outcome, StoreAway) or outcome.duplicate:

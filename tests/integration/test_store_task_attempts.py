@@ -146,6 +146,23 @@ async def test_a_try_that_was_cut_off_is_told_to_the_next(at_work: TaskHand) -> 
     assert not (await at_work.hand.claimed(new.task_id)).cut_off
 
 
+async def test_who_wants_it_tried_again_takes_the_doubt_upon_himself(at_work: TaskHand) -> None:
+    """A task whose tries stopped its nodes is dead; queued again on demand it is a task like any other."""
+    new = await at_work.queued()
+    for turn in range(CRASHES_MAX):
+        await at_work.hand.claimed(new.task_id)
+        await Hand(at_work.hand.server, at_work.hand.store, f"node-{turn}").take(PARTITION)
+        await at_work.hand.take(PARTITION)
+    await at_work.hand.requeue(new.task_id)  # or it would come back a while later
+    await at_work.hand.claim(new.task_id)
+    assert await at_work.states(new) == ["FAILURE"]
+    await at_work.hand.requeue(new.task_id)
+    claimed = await at_work.hand.claimed(new.task_id)
+    assert (claimed.attempt, claimed.cut_off) == (CRASHES_MAX + 1, False)
+    await at_work.release(new, untried=False)
+    assert (await at_work.hand.claimed(new.task_id)).cut_off
+
+
 async def test_a_claim_that_was_given_back_untried_was_none(at_work: TaskHand) -> None:
     """Nothing of it had left: no attempt is counted, none was cut off."""
     new = await at_work.queued()

@@ -97,9 +97,15 @@ MUTANTS = {
     ),
     "a webhook that was cut off": Mutant(
         "claim",
-        "is_task(id) and attempt > 1",
-        "attempt > 1",
+        "is_task(id) and attempt > tonumber",
+        "attempt > tonumber",
         law(ATTEMPTS.test_a_webhook_is_never_said_to_have_been_cut_off),
+    ),
+    "a doubt that whoever wants another try does not take upon himself": Mutant(
+        "requeue",
+        "redis.call('HSET', record, 'rq', redis.call('HGET', record, 'a'))",
+        "",
+        law(ATTEMPTS.test_who_wants_it_tried_again_takes_the_doubt_upon_himself),
     ),
     "an untried claim that counts": Mutant(
         "release",

@@ -202,20 +202,20 @@ def test_only_what_says_not_now_counts(outcome: Answered | Failed, *, open_after
 def test_a_host_is_idle_when_there_is_nothing_to_remember() -> None:
     """Neither deliveries nor failures."""
     host = line()
-    assert host.idle
+    assert host.idle(0.0)
     host.offer(ready("a"), 0.0)
-    assert not host.idle
+    assert not host.idle(0.0)
     started(host, 0.0)
     host.report(UNREACHABLE, 0.0, probe=False)
     host.finished("a")
-    assert not host.idle
+    assert not host.idle(0.0)
     assert host.quiet
     host.offer(ready("b"), 0.0)
     assert not host.quiet
     started(host, 0.0)
     host.report(OK, 0.0, probe=False)
     host.finished("b")
-    assert host.idle
+    assert host.idle(0.0)
 
 
 Step = st.one_of(

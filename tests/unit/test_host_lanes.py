@@ -76,14 +76,15 @@ def test_a_paced_line_starts_one_at_a_time() -> None:
     assert host.running == 3
 
 
-def test_a_paced_line_is_not_forgotten_when_it_is_quiet() -> None:
-    """Else the next of it would start at once."""
+def test_a_paced_line_is_not_forgotten_before_its_next_may_start() -> None:
+    """Else that one would start at once."""
     host = line(Gate().lane(3.0), 1)
     started(host, 0.0)
     host.report(OK, 0.0, probe=False)
     host.finished("0")
     assert host.quiet
-    assert not host.idle
+    assert not host.idle(2.9)
+    assert host.idle(3.0)
     assert host.offer(ready("next"), 1.0)
     assert host.next(1.0) == Wait(3.0)
 
@@ -107,7 +108,7 @@ def test_a_free_lane_changes_nothing() -> None:
     host = line(Gate().lane())
     assert len([started(host, 0.0) for _ in range(STARTED_FIRST)]) == STARTED_FIRST
     assert host.next(0.0) is None
-    assert line(Lane(), 0).idle
+    assert line(Lane(), 0).idle(0.0)
 
 
 def test_a_line_remembers_whom_it_had_no_room_for() -> None:

@@ -109,9 +109,7 @@ class ValkeyTasks:
 
     async def note_foreign(self, partition: int, mark: str) -> None:
         """Remember that another client of Evolution's sent this message."""
-        key = f"{PREFIXES[partition]}k:{mark}"
-        await self._runner.command("HSET", key, "api", 1)
-        await self._runner.command("PEXPIRE", key, FOREIGN_MS, "NX")
+        await self._runner.hot("note_sent", partition, [PREFIXES[partition], mark, FOREIGN_MS])
 
     async def is_sent(self, partition: int, mark: str) -> bool:
         """Whether a message was sent through the API."""

@@ -30,6 +30,7 @@ NAMES = (
     "ingest",
     "leave",
     "mark",
+    "note_sent",
     "owners",
     "page",
     "peek",

@@ -11,7 +11,7 @@
 --                     t traceparent, a attempts claimed, x claims and f failures since it was last queued,
 --                     nx next attempt ms, l<attempt> log line (JSON; a bare number: claimed then, never settled);
 --                     a task besides: u updated ms, w 1 (not in its line before its time), eta ms, res result (JSON),
---                     dv the receipt
+--                     dv the receipt, rq attempts when somebody wanted it to be tried again
 --   q:<kid>     LIST  deliveries of a key that are neither delivered nor dead, oldest first; only the head may start
 --   ready busy  ZSET  delivery -> ms it may be claimed from / was claimed at
 --   live done dead ZSET delivery -> ms created / settled / died; the lists of the API

@@ -18,7 +18,7 @@ local function claim(p, epoch, id)
   local ready_at = redis.call('ZSCORE', p .. 'ready', id)
   if not ready_at or tonumber(ready_at) > now + EARLY_MS then return {'GONE'} end
   redis.call('ZREM', p .. 'ready', id)
-  local d = redis.call('HMGET', p .. 'd:' .. id, 'a', 'f', 'k', 'r', 'p', 't', 'c', 'x', 'kid', 'w')
+  local d = redis.call('HMGET', p .. 'd:' .. id, 'a', 'f', 'k', 'r', 'p', 't', 'c', 'x', 'kid', 'w', 'rq')
   if not d[1] then return {'GONE'} end
   if d[10] then
     -- Its time has come: it joins its line, and waits there if somebody is before it.
@@ -30,7 +30,7 @@ local function claim(p, epoch, id)
     return {'POISON', following, host}
   end
   local attempt = tonumber(d[1]) + 1
-  local cut_off = is_task(id) and attempt > 1 and string.find(redis.call('HGET', p .. 'd:' .. id, 'l' .. d[1]) or '', '^%d')
+  local cut_off = is_task(id) and attempt > tonumber(d[11] or 0) + 1 and string.find(redis.call('HGET', p .. 'd:' .. id, 'l' .. d[1]) or '', '^%d')
   redis.call('HSET', p .. 'd:' .. id, 'a', attempt, 'x', tonumber(d[8]) + 1, 'l' .. attempt, now)
   set_status(p, id, 'delivering', now)
   redis.call('ZADD', p .. 'busy', now, id)

@@ -19,6 +19,7 @@ if d[1] == 'dead' then
   redis.call('ZADD', list_of(p, id, 'live'), tonumber(d[4]), id)
   set_status(p, id, 'pending', now)
   redis.call('HSET', record, 'x', 0, 'f', 0)
+  if is_task(id) then redis.call('HSET', record, 'rq', redis.call('HGET', record, 'a')) end
   redis.call('HDEL', record, 'res', 'eta')
   local first = redis.call('RPUSH', p .. 'q:' .. d[2], id) == 1
   if first then redis.call('ZADD', p .. 'ready', now, id) end
