@@ -28,9 +28,9 @@ dev: $(DEV_STAMP) ## The same with debug logs and Python's development checks
 	@DEBUG=true PYTHONDEVMODE=1 exec $(VENV)/bin/buzon serve $(ARGS)
 
 test: lint typecheck ## Lint, check types and run all tests (ARGS="-k name" for some)
-	@# Faults under load want the machine for themselves; the rest mostly waits, and does so three at a time, long files first.
+	@# Faults under load want the machine for themselves; the rest mostly waits, and does so four at a time, long files first.
 	@$(PY) -m pytest tests/chaos $(ARGS) || [ $$? = 5 ]
-	@$(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --ignore tests/chaos $(ARGS)
+	@$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/chaos $(ARGS)
 
 lint: $(DEV_STAMP) ## Check style
 	@$(PY) -m ruff check .

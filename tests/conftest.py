@@ -20,6 +20,7 @@ from tests.support.valkey_cluster import ValkeyCluster
 
 LONG = (
     "test_bench_smoke.py",
+    "test_bench_sends_smoke.py",
     "test_seeds.py",
     "test_store_model.py",
     "test_channel_ear.py",

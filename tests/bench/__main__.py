@@ -118,7 +118,7 @@ async def sent(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figure]
         accepted, troubles = await in_turns(pair, seconds, turns)
     async with Rig(shared=True) as rig:
         say("sends: both sides come up")
-        scenarios = sends.scenarios(rig, await sends.sides(rig, smoke=smoke))
+        scenarios = sends.scenarios(rig, await sends.sides(rig, smoke=smoke), smoke=smoke)
         for scenario in scenarios.values():
             await scenario.open()
         taken, more = await in_turns(scenarios, seconds, turns)

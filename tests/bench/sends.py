@@ -31,7 +31,7 @@ from tests.support.workers import children
 CONTACTS = 1000
 """Each keeps to one of the instances, and has its messages in order where that is promised."""
 WORKERS = 2
-LEAST = 200
+SMOKE_LEAST, LEAST = 40, 200
 """Tasks of a turn at the least: a few for each connection, or the start of the load is what is measured."""
 CELERY, NODE, TWO = "Celery", "1 node", f"{WORKERS} workers"
 ONE, MANY, WAITING = "{}, 1 instance", "{}, 8 instances", "{}, 8 instances, what waits"
@@ -114,11 +114,12 @@ def family(pid: int) -> list[int]:
 class EndToEnd:
     """From the first request until the last message has arrived."""
 
-    def __init__(self, rig: Rig, side: Side, instances: int) -> None:
+    def __init__(self, rig: Rig, side: Side, instances: int, least: int) -> None:
         self._rig = rig
         self._side = side
         self._instances = instances
-        self._per_s = 2.0 * LEAST
+        self._least = least
+        self._per_s = 2.0 * least
 
     async def open(self) -> None:
         """Warm up."""
@@ -126,7 +127,7 @@ class EndToEnd:
 
     async def turn(self, seconds: float) -> Turn:
         """As many tasks as it managed in that time last turn."""
-        side, count = self._side, max(LEAST, round(self._per_s * seconds))
+        side, count = self._side, max(self._least, round(self._per_s * seconds))
         before = await side.quiet()
         spec = side.next(count, self._instances)
         result, ended = await asyncio.gather(self._rig.load(spec), side.arrived())
@@ -145,7 +146,7 @@ class Drain(EndToEnd):
 
     async def turn(self, seconds: float) -> Turn:
         """Let as many tasks wait as it managed in that time last turn."""
-        side, count = self._side, max(LEAST, round(self._per_s * seconds))
+        side, count = self._side, max(self._least, round(self._per_s * seconds))
         await side.evolution.hold()
         result = await self._rig.load(side.next(count, self._instances))
         before = await side.quiet()
@@ -203,10 +204,10 @@ def settings(evolution: Sink) -> dict[str, str]:
     return {"EVOLUTION_API_URL": evolution.base, "EVOLUTION_API_KEY": KEY, "EVOLUTION_INSTANCE_NAME": "bench-0"}
 
 
-def scenarios(rig: Rig, found: Mapping[str, Side]) -> dict[str, EndToEnd]:
+def scenarios(rig: Rig, found: Mapping[str, Side], *, smoke: bool) -> dict[str, EndToEnd]:
     """In the order of their turns: what is compared has its turns beside each other."""
     return {
-        way.format(name): measure(rig, side, instances)
+        way.format(name): measure(rig, side, instances, SMOKE_LEAST if smoke else LEAST)
         for way, (measure, instances) in WAYS.items()
         for name, side in found.items()
     }

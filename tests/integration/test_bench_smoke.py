@@ -45,13 +45,6 @@ NCHAN_FIGURES = (
     "nchan (C, 1 process), one a tick: deliveries per CPU-second",
     "nchan (C, 1 process): publish → receive, p99",
 )
-SEND_FIGURES = (
-    "accept of POST /messages ÷ do-nothing POST /messages",
-    "sends: 2 workers ÷ Celery, 1 instance",
-    "sends: 2 workers ÷ Celery, 8 instances",
-    "sends: 1 node ÷ Celery, 1 instance",
-    "sends: 2 workers ÷ Celery, 8 instances, what waits",
-)
 WEBDIS_FIGURES = (
     "hot batch get of 100 ÷ webdis MGET of 100",
     "hot GET ÷ webdis GET",
@@ -100,11 +93,3 @@ async def test_the_channels_figures_are_measured_and_every_subscriber_gets_every
         assert os.environ.get("CI") != "true", "nchan is not installed, and CI must measure beside it"
         pytest.skip(channel_speed.NO_NCHAN)
     assert [name for name in NCHAN_FIGURES if name not in printed] == []
-
-
-@pytest.mark.timeout(120)
-async def test_the_sends_figures_are_measured_and_every_task_is_done(tmp_path: Path) -> None:
-    """The same for WhatsApp sends, of the node and of the stack beside it."""
-    printed = await printed_by(tmp_path / "bench", ["sends"], 100)
-
-    assert [name for name in SEND_FIGURES if name not in printed] == []

@@ -30,7 +30,7 @@ LANE_S = 0.02
 LINK_S = 0.04
 SILENT_BOUND_S = LINK_S + PROOF_S
 """A push may be this late, and a link that goes silent right after a pong is believed for as long as a proof holds."""
-EXAMPLES = 60
+EXAMPLES = 30
 
 
 class Ledger:

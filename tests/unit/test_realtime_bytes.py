@@ -124,7 +124,7 @@ streams = st.lists(good_frames | any_frames | st.binary(max_size=20), max_size=8
 
 @pytest.mark.parametrize("make", [plain, centrifugo])
 @given(stream=streams, cuts=st.lists(st.integers(0, 2000), max_size=6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_bytes(make: Callable[[Realtime], Socket], stream: bytes, cuts: list[int]) -> None:
     """However they are cut: what comes back is whole frames, and nothing follows the last word."""
 
@@ -156,7 +156,7 @@ def test_any_bytes(make: Callable[[Realtime], Socket], stream: bytes, cuts: list
 
 
 @given(payload=payloads)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_each_message_has_an_answer(payload: bytes) -> None:
     """On `/ws`, and the connection lives on."""
 
