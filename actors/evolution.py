@@ -68,6 +68,8 @@ class Evolution:
         self._looking: asyncio.Lock = asyncio.Lock()
         self._dialect: Dialect = "v2"
         self.server: Server | None = None
+        self.silent = False
+        """Whether it did not answer at all when it was asked last what it is."""
 
     @property
     def url(self) -> str:
@@ -80,6 +82,7 @@ class Evolution:
             if self._clock.monotonic() < self._look_at:
                 return self.server
             found = await self._get("")
+            self.silent = not isinstance(found, Answered)
             welcome = read_welcome(Answer(found.status, found.body)) if isinstance(found, Answered) else None
             if isinstance(welcome, Paused):
                 return welcome

@@ -22,7 +22,7 @@ from actors.core.phones import LID_DOMAIN
 from actors.core.tasks import Failure, Success, TaskPolicy, policy_of
 from actors.egress_ports import Withheld
 from actors.errand import Tried
-from actors.evolution import Evolution, Sending
+from actors.evolution import OUT_OF_REACH, Evolution, Sending
 from actors.instances import Instances
 from actors.ports import Claimed
 
@@ -72,7 +72,11 @@ class TaskSend:
         if isinstance(server, Paused):
             self._instances.hold(instance, server)
             return server
-        return self._instances.why_held(instance) or server
+        held = self._instances.why_held(instance)
+        if held is None and server is None and self._evolution.silent:
+            # It may take message ids. Sent without one now, and with one when it has said so, a text would come twice.
+            return await self._instances.doubt(instance, Trouble("unreachable", OUT_OF_REACH.reason))
+        return held or server
 
     async def _send(
         self, claimed: Claimed, policy: TaskPolicy, once: bool, may_start: Callable[[], bool]

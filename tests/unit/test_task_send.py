@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -297,6 +298,30 @@ async def test_a_lane_that_was_held_after_a_try_began() -> None:
         assert (await run(rig, claimed(instance="j"))).status == "held"
         assert [kind for kind, _ in rig.server.asked] == ["look"]
         assert (await run(rig, claimed(instance="k"))).status == "delivered"
+
+
+@pytest.mark.parametrize("count", [1, 20])
+@in_virtual_time
+async def test_nothing_is_sent_to_a_server_that_never_said_what_it_is(count: int) -> None:
+    """It may take message ids, and a send without one could come twice. None of those who ask at once goes ahead."""
+    async with Stage() as stage:
+        rig = EvolutionRig(stage)
+        rig.server.version = rig.server.state = SILENCE
+        rig.server.took_s = 5.0
+        tried = await asyncio.gather(*(run(rig, claimed()) for _ in range(count)))
+        assert {each.status for each in tried} == {"held"}
+        assert [rig.server.count(kind) for kind in ("look", "state", "send")] == [1, 1, 0]
+
+
+@in_virtual_time
+async def test_a_server_that_never_says_what_it_is_and_knows_the_instance() -> None:
+    """A proxy may swallow the one question and let the others through: it is sent as version 2 takes it."""
+    async with Stage() as stage:
+        rig = EvolutionRig(stage)
+        rig.server.version = SILENCE
+        assert (await run(rig, claimed())).status == "delivered"
+        [body] = rig.server.bodies()
+        assert "messageId" not in body
 
 
 @in_virtual_time
