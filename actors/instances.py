@@ -89,8 +89,10 @@ class Instances:
         self._facts: dict[tuple[str, str], str] = {}
         self._lanes: dict[str, str] = {}
         """Instances that this node has sent for, and the last word of others about them that was looked at."""
+        self.owns: Callable[[str], bool] = lambda _instance: True
+        """Whether this node sends for an instance; set once by the composition root, as the next."""
         self.on_free: Callable[[str], None] = lambda _lane: None
-        """Told of each lane that may go on; set once by the composition root, as the next."""
+        """Told of each lane that may go on."""
         self.on_held: Callable[[str, Paused | None], None] = lambda _instance, _paused: None
         """Told of each instance whose lane is held, or (None) free again."""
 
@@ -199,6 +201,9 @@ class Instances:
         await asyncio.gather(*(self._ask_again(instance) for instance in due[:ASKED_MAX]))
 
     async def _ask_again(self, instance: str) -> None:
+        if not self.owns(instance):
+            self._let_go(instance)
+            return
         state = await self._evolution.state(instance)
         lane = self._held.get(instance)
         if lane is None:
@@ -213,8 +218,16 @@ class Instances:
         lane.ask_s = min(2 * lane.ask_s, ASK_S_MAX)
         lane.ask_at = self._clock.monotonic() + lane.ask_s
 
+    def _let_go(self, instance: str) -> None:
+        """Another node sends for it now, and finds out by itself."""
+        self._held.pop(instance, None)
+        self._gauge.set(len(self._held))
+
     def _free(self, instance: str) -> None:
         lane = self._held.pop(instance)
+        if lane.paused.cause == "unreachable":  # Evolution is back, and perhaps for all
+            for other in self._held.values():
+                other.ask_at, other.ask_s = self._clock.monotonic(), ASK_S_MIN
         self._gauge.set(len(self._held))
         self._facts["held", instance] = self._facts["held_at", instance] = ""
         self._evolution.forget()

@@ -34,6 +34,7 @@ from actors.channels import Channels, ChannelTools
 from actors.core.cache_names import CacheNames
 from actors.core.ids import IdSource
 from actors.core.outcome import Answered, Failed
+from actors.core.partition import partition_of_instance
 from actors.deliveries import Deliveries
 from actors.desk import Desk
 from actors.egress_ports import Egress
@@ -305,6 +306,7 @@ class Parts:
         self.deliveries.lane_of = self.instances.lane
         self.deliveries.on_room = self.sweeper.look_wide
         self.instances.on_free = self.deliveries.go_on
+        self.instances.owns = lambda instance: self.ownership.epoch(partition_of_instance(instance)) > 0
         self.ownership.on_lost = self.buffers.forget_partitions
         self.ownership.on_taken = self.sweeper.wake
         self.membership.on_replaced = on_fatal

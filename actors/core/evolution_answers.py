@@ -35,7 +35,14 @@ Refusal = Literal[
     "no_route",  # the URL leads to something that is no Evolution API, or a path of it that it doesn't have
     "refused",
 ]
-Fault = Literal["closed", "not_loaded", "rate_limited", "unreachable", "other"]
+Fault = Literal[
+    "closed",
+    "not_loaded",
+    "rate_limited",
+    "unreachable",
+    "other",
+    "timed_out",  # on its way to WhatsApp: it may have gone out all the same
+]
 
 
 class Silence(Struct, frozen=True):
@@ -86,7 +93,7 @@ _LATER = (408, 425, 429)
 """Statuses by which a proxy asks to come again. Evolution itself uses none of them."""
 _TRANSIENT = re.compile(
     r"(?P<closed>connection (?:closed|terminated|lost))|(?P<rate_limited>rate-overlimit)"
-    r"|(?P<not_loaded>Cannot read properties of undefined)|timed out|stream errored|ECONN|socket",
+    r"|(?P<not_loaded>Cannot read properties of undefined)|(?P<timed_out>timed out)|stream errored|ECONN|socket",
     re.IGNORECASE,
 )
 _WANTED: tuple[tuple[str, Dialect], ...] = (
@@ -198,7 +205,7 @@ def _by_text(status: int, said: list[str], sent_as: Dialect) -> SendOutcome:
 
 def _fault(group: str | None) -> Fault:
     match group:
-        case "closed" | "rate_limited" | "not_loaded":
+        case "closed" | "rate_limited" | "not_loaded" | "timed_out":
             return group
         case _:
             return "other"

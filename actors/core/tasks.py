@@ -99,6 +99,8 @@ def decide(outcome: SendOutcome, paused: Paused | None, policy: TaskPolicy, *, f
             return Given(reason)
         case Paused(_, reason):
             return Held(reason)
+        case Trouble("timed_out", reason) if policy.on_unknown == "dead" and not once:
+            return Given(reason, uncertain=True)
         case Trouble() if paused is not None:
             return Held(paused.reason)
         case Uncertain(reason):

@@ -80,7 +80,7 @@ async def test_a_send_is_sent_and_the_tasks_id_counts_from_2_4(dialect: str, htt
     ("fault", "kind"),
     [
         ("connection-closed", "closed"),
-        ("timed-out", "other"),
+        ("timed-out", "timed_out"),
         ("rate-overlimit", "rate_limited"),
         ("stream-errored", "other"),
         ("server-connection-closed", "closed"),

@@ -121,7 +121,7 @@ def test_what_is_final(status: int, message: object, kind: str) -> None:
         (500, ["Error: Connection Closed"], "closed"),  # #1772
         (500, "Connection Closed", "closed"),  # #1286
         *((400, ["Error: Connection Terminated"], "closed"), (400, ["Error: Connection Lost"], "closed")),
-        (400, ["Error: Timed Out"], "other"),
+        (400, ["Error: Timed Out"], "timed_out"),
         (400, ["Error: rate-overlimit"], "rate_limited"),
         (400, ["Error: Stream Errored (restart required)"], "other"),
         (400, ["Error: connect ECONNREFUSED 10.0.0.4:5432"], "other"),
@@ -188,7 +188,7 @@ def test_a_missing_license_pauses(status: int) -> None:
         (Silence(written=True, error="connection lost"), Uncertain("no answer: connection lost")),
         (Answer(504, b"<html>504</html>"), Uncertain("a proxy before Evolution gave up waiting (504)")),
         (Answer(524, b""), Uncertain("a proxy before Evolution gave up waiting (524)")),
-        (error(504, ["Error: Timed Out"]), Trouble("other", "Evolution could not send (504): Error: Timed Out")),
+        (error(504, ["Error: Timed Out"]), Trouble("timed_out", "Evolution could not send (504): Error: Timed Out")),
     ],
 )
 def test_what_was_perhaps_sent(heard: Answer | Silence, outcome: SendOutcome) -> None:
@@ -206,7 +206,7 @@ def test_a_page_is_judged_by_its_status(body: bytes) -> None:
 @pytest.mark.parametrize("body", [{"message": ["Error: Timed Out"]}, {"error": "Timed Out"}, "Timed Out"])
 def test_what_is_said_elsewhere(body: object) -> None:
     """By a fork, or by something before Evolution that speaks JSON."""
-    assert kind_of(judge(answered(400, body), "v2")) == (Trouble, "other")
+    assert kind_of(judge(answered(400, body), "v2")) == (Trouble, "timed_out")
 
 
 @pytest.mark.parametrize(

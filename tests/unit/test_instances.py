@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from actors.core.evolution_answers import Trouble
 from actors.core.evolution_server import Paused
+from actors.evolution import OUT_OF_REACH
 from actors.host import FREE
 from actors.instances import ASK_S_MAX, INSTANCES_MAX, LOOK_S, Pacing
 from tests.support.doubles import Stage, value
@@ -294,3 +295,32 @@ async def test_a_failed_send_and_a_good_one_are_told_apart() -> None:
         rig.instances.failed("i", "no")
         assert rig.server.asked == []
         assert fault("x").status == 400
+
+
+@in_virtual_time
+async def test_when_one_is_back_all_that_were_out_of_reach_are_asked_for() -> None:
+    """The server was away, not the instances: the others need not wait for their turn."""
+    async with Stage() as stage:
+        rig = EvolutionRig(stage)
+        rig.server.state = REFUSED
+        rig.instances.hold("early", OUT_OF_REACH)
+        rig.run()
+        await passing(40)
+        rig.instances.hold("late", OUT_OF_REACH)
+        rig.server.state = state("open")
+        await passing(3 * LOOK_S)
+        assert sorted(rig.freed) == ["evolution:early", "evolution:late"]
+
+
+@in_virtual_time
+async def test_what_another_node_sends_for_is_let_go() -> None:
+    """It finds out by itself; nobody here is told that the lane is free, because it is not."""
+    async with Stage() as stage:
+        rig = EvolutionRig(stage)
+        rig.server.state = REFUSED
+        rig.instances.hold("i", OUT_OF_REACH)
+        rig.instances.owns = lambda _instance: False
+        rig.run()
+        await passing(3 * LOOK_S)
+        assert (list(rig.instances.held()), rig.freed) == ([], [])
+        assert value(stage.meters.lanes_held) == 0

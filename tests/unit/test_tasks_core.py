@@ -44,7 +44,7 @@ BOTH = (False, True)
 ALL = list(product((0, 1, 2, 3, 7), BOTH, ON_UNKNOWN))
 REFUSALS = [Rejected(kind, "no") for kind in get_args(Refusal)]
 PAUSES = [Paused(cause, "not now") for cause in get_args(PauseCause)]
-TROUBLES = [Trouble(kind, "oh") for kind in get_args(Fault)]
+TROUBLES = [Trouble(kind, "oh") for kind in get_args(Fault) if kind != "timed_out"]
 
 
 def policy(on_unknown: OnUnknown = "retry", max_retries: int = 3) -> TaskPolicy:
@@ -143,3 +143,14 @@ def test_results_are_as_the_contract_says() -> None:
         b'{"success":false,"phone":"+1","error":"no"}'
     )
     assert b'"uncertain":true' in msgspec.json.encode(Failure(success=False, phone="+1", error="no", uncertain=True))
+
+
+@pytest.mark.parametrize("paused", [None, CLOSED])
+def test_a_send_that_timed_out_on_its_way_to_whatsapp(paused: Paused | None) -> None:
+    """It may have gone out: who wants nothing twice has it given up; for everybody else it is a fault that passes."""
+    for once, on_unknown in product(BOTH, ON_UNKNOWN):
+        verdict = decide(Trouble("timed_out", "why"), paused, policy(on_unknown), failures=0, once=once)
+        if on_unknown == "dead" and not once:
+            assert verdict == Given("why", uncertain=True)
+        else:
+            assert verdict == (Again("why") if paused is None else Held(CLOSED.reason))
