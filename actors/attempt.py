@@ -43,6 +43,8 @@ from actors.runtime.supervisor import Supervisor
 from actors.webhook_call import DeliveryRules, WebhookCall
 
 STORE_PAUSE_S = 0.1
+_ITS_OWN = Answered(200, None, "", 0.0)
+"""A failure of one delivery alone: for its line the other side is well."""
 T = TypeVar("T")
 
 
@@ -106,7 +108,7 @@ class Attempts:
         if isinstance(tried, Withheld):
             await self._withdraw(ready, epoch)
             return None
-        report(tried.outcome)
+        report(tried.outcome if tried.blames_line else _ITS_OWN)
         self._meters.attempt_seconds.observe(tried.outcome.latency_ms / 1000)
         return await self._settle(claimed, tried)
 

@@ -15,9 +15,11 @@ from actors.ports import Attempt, Claimed, Clock, Settled
 
 
 class Tried(Struct, frozen=True, kw_only=True):
-    """How one try ended: what the other side did, and what follows. `retry_in_ms`, `result` and `mark` as in Settle."""
+    """How one try ended: what the other side did, and what follows. `retry_in_ms`, `result` and `mark` as in Settle.
+    `blames_line`: whether a failure says something about those that wait behind it."""
 
     outcome: Answered | Failed
+    blames_line: bool = True
     status: Settled
     retry_in_ms: int = 0
     result: bytes = b""

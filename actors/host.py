@@ -43,12 +43,13 @@ class Wait(Struct, frozen=True):
 
 
 class Lane(Struct, frozen=True):
-    """What else holds for a line: whether nothing may start now, how long from one start to the next (in seconds), and
-    whether only one may be under way."""
+    """What else holds for a line: whether nothing may start now, how long from one start to the next (in seconds),
+    whether only one may be under way, and when (monotonic) the first may start."""
 
     held: Callable[[], bool] = lambda: False
     pace: Callable[[], float] | None = None
     alone: bool = False
+    begins_at: float = 0.0
 
 
 FREE = Lane()
@@ -68,7 +69,7 @@ class Host:
         self.overflowed: set[int] = set()
         """Partitions of which there was no room for all."""
         self._lane = lane
-        self._next_at = 0.0
+        self._next_at = lane.begins_at
         self.room = 1 if lane.alone else STARTED_FIRST
         """Attempts that may be begun at once."""
         self.wake_at: float | None = None

@@ -85,12 +85,14 @@ class Inbound:
 
     async def receive(self, call: WebhookCall) -> Noted | NotAdmitted | Malformed:
         """Take one call. Raises StoreAway, Overloaded, TimeoutError: then Evolution should send it again."""
-        event = evolution_events.read(call.body, call.segment)
-        route = None if isinstance(event, Malformed) else await self._records.route_of(event.instance)
+        opened = evolution_events.opened(call.body, call.segment)
+        route = None if isinstance(opened, Malformed) else await self._records.route_of(opened.instance)
         token = None if route is None else route.token
         if not admitted(self._gate, token, call.presented, self._tools.clock.wall()):
             self._count("refused")
             return NotAdmitted()
+        # Only now is it looked at: nobody who may not come in makes work.
+        event = opened if isinstance(opened, Malformed) else evolution_events.event_of(opened)
         if isinstance(event, Malformed):
             self._count("malformed")
             return event

@@ -19,7 +19,8 @@ from actors.core.evolution_server import InstanceState, Paused
 from actors.core.tasks import instance_of, lane_of
 from actors.evolution import Evolution
 from actors.host import FREE, Lane
-from actors.ports import Clock, Gauge, Journal, StoreAway
+from actors.ports import Clock, Gauge, Journal, Overloaded, StoreAway
+from actors.runtime.supervisor import Supervisor
 from actors.task_ports import HealthStore
 
 LOOK_S = 1.0
@@ -71,6 +72,7 @@ class InstanceTools(Struct, frozen=True, kw_only=True):
     chance: Callable[[], float]
     journal: Journal
     held: Gauge
+    supervisor: Supervisor
 
 
 class Instances:
@@ -84,6 +86,10 @@ class Instances:
         self._chance = tools.chance
         self._journal = tools.journal
         self._gauge = tools.held
+        self._supervisor = tools.supervisor
+        self._asked: set[str] = set()
+        """Held instances that a question is under way for."""
+        self._heard_more = asyncio.Event()
         self._held: dict[str, HeldLane] = {}
         self._questions: dict[str, _Question] = {}
         self._facts: dict[tuple[str, str], str] = {}
@@ -91,6 +97,8 @@ class Instances:
         """Instances that this node has sent for, and the last word of others about them that was looked at."""
         self.owns: Callable[[str], bool] = lambda _instance: True
         """Whether this node sends for an instance; set once by the composition root, as the next."""
+        self.owned_for_s: Callable[[str], float] = lambda _instance: float("inf")
+        """For how long it does so already."""
         self.on_free: Callable[[str], None] = lambda _lane: None
         """Told of each lane that may go on."""
         self.on_held: Callable[[str, Paused | None], None] = lambda _instance, _paused: None
@@ -101,11 +109,14 @@ class Instances:
         instance = instance_of(name)
         if instance is None:
             return FREE
-        paced = self._pacing.every_s > 0 or self._pacing.gap_s is not None
+        longest_s = self._pacing.wait_s(1.0)
+        # Another node may have sent right before it gave the instance away.
+        rest_s = max(longest_s - self.owned_for_s(instance), 0.0)
         return Lane(
             held=lambda: instance in self._held,
-            pace=(lambda: self._pacing.wait_s(self._chance())) if paced else None,
+            pace=(lambda: self._pacing.wait_s(self._chance())) if longest_s > 0 else None,
             alone=self._pacing.gap_s is not None,
+            begins_at=self._clock.monotonic() + rest_s,
         )
 
     def held(self) -> Mapping[str, HeldLane]:
@@ -175,7 +186,7 @@ class Instances:
         self.note("state_reason", instance, "-" if status_reason is None else str(status_reason))
 
     async def run(self) -> None:
-        """Ask for held instances, and tell and hear what is known of all. A service: ends only by cancellation."""
+        """Tell and hear what is known of all instances. A service: ends only by cancellation."""
         while True:
             await asyncio.sleep(LOOK_S)
             try:
@@ -183,7 +194,17 @@ class Instances:
                 await self._hear()
             except StoreAway:
                 pass  # facts are for people: what was not told now is told at the next look
-            await self._ask_for_held()
+
+    async def ask(self) -> None:
+        """Ask for held instances when it is time. A service: ends only by cancellation."""
+        while True:
+            self._ask_for_held()
+            self._heard_more.clear()
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._heard_more.wait()
+            except TimeoutError:
+                pass
 
     async def _ask(self, instance: str, trouble: Trouble) -> Paused | None:
         self._listen_for(instance)
@@ -194,27 +215,35 @@ class Instances:
             return found
         return None
 
-    async def _ask_for_held(self) -> None:
-        """Those that are due, so many at once: one that does not answer must not keep the others waiting."""
+    def _ask_for_held(self) -> None:
+        """Those that are due, each by itself: one that does not answer must not keep the others waiting."""
         now = self._clock.monotonic()
-        due = [instance for instance, lane in self._held.items() if now >= lane.ask_at]
-        await asyncio.gather(*(self._ask_again(instance) for instance in due[:ASKED_MAX]))
+        for instance, lane in self._held.items():
+            if now < lane.ask_at or instance in self._asked or len(self._asked) >= ASKED_MAX:
+                continue
+            try:
+                self._supervisor.spawn("ask for an instance", self._ask_again(instance))
+            except Overloaded:
+                return
+            self._asked.add(instance)
 
     async def _ask_again(self, instance: str) -> None:
-        if not self.owns(instance):
-            self._let_go(instance)
-            return
-        state = await self._evolution.state(instance)
+        try:
+            state = await self._evolution.state(instance) if self.owns(instance) else None
+        finally:
+            self._asked.discard(instance)
         lane = self._held.get(instance)
         if lane is None:
+            return
+        if not self.owns(instance):
+            self._let_go(instance)
             return
         paused = state if isinstance(state, Paused) else _paused(state)
         if paused is None:
             self._free(instance)
             return
-        if paused.reason != lane.paused.reason:
-            self.note("held", instance, paused.reason)
         lane.paused = paused
+        self.note("held", instance, paused.reason)
         lane.ask_s = min(2 * lane.ask_s, ASK_S_MAX)
         lane.ask_at = self._clock.monotonic() + lane.ask_s
 
@@ -228,6 +257,7 @@ class Instances:
         if lane.paused.cause == "unreachable":  # Evolution is back, and perhaps for all
             for other in self._held.values():
                 other.ask_at, other.ask_s = self._clock.monotonic(), ASK_S_MIN
+            self._heard_more.set()
         self._gauge.set(len(self._held))
         self._facts["held", instance] = self._facts["held_at", instance] = ""
         self._evolution.forget()
@@ -260,6 +290,7 @@ class Instances:
             lane = self._held.get(instance)
             if lane is not None:
                 lane.ask_at, lane.ask_s = self._clock.monotonic(), ASK_S_MIN
+                self._heard_more.set()
             elif last and not word.startswith("open "):
                 await self.doubt(instance, Trouble("closed", "the connection to WhatsApp changed"))
 

@@ -38,6 +38,8 @@ class Ownership:
         self._clock = clock
         self._meters = meters
         self._epochs = [0] * PARTITIONS
+        self._since = [0.0] * PARTITIONS
+        """Boot times at which partitions were taken."""
         self._owners = [NOBODY] * PARTITIONS
         self._looked: Sequence[Owner] = self._owners.copy()
         """What the last look read."""
@@ -56,6 +58,10 @@ class Ownership:
     def epoch(self, partition: int) -> int:
         """The epoch this node holds the partition under; 0: it does not."""
         return self._epochs[partition]
+
+    def held_for_s(self, partition: int) -> float:
+        """For how long this node holds the partition already; 0 when it does not."""
+        return self._clock.boottime() - self._since[partition] if self._epochs[partition] else 0.0
 
     def may_act(self, partition: int, epoch: int) -> bool:
         """Whether something may be started now that was planned under this epoch.
@@ -232,6 +238,7 @@ class Ownership:
             self._owners[partition] = owner
             if owner.node == self.node:
                 self._epochs[partition] = owner.epoch
+                self._since[partition] = self._clock.boottime()
                 by_former[former.node] = by_former.get(former.node, 0) + 1
         if by_former:
             self.on_taken()

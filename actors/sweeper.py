@@ -76,6 +76,8 @@ class Sweeper:
         anew at the end: a host with a long backlog neither hides the others nor is asked about row by row."""
         seen = Counter(delivery.partition for delivery in ready)
         refused = Counter(delivery.partition for delivery in ready if not self._deliveries.offer(delivery))
+        # Where all of it found room there is more, and room for it: it is looked at in this sweep.
+        self._wide |= {partition for partition, count in seen.items() if count >= rows and not refused[partition]}
         self._skip = {
             partition: self._skip.get(partition, 0) + count
             for partition, count in refused.items()

@@ -13,7 +13,7 @@ from typing import assert_never
 import msgspec
 
 from actors.core import tasks
-from actors.core.evolution_answers import Rejected, Sent, Trouble, Uncertain
+from actors.core.evolution_answers import Rejected, SendOutcome, Sent, Trouble, Uncertain
 from actors.core.evolution_send import TextSend, message_id_for
 from actors.core.evolution_server import Paused, Server
 from actors.core.outcome import Answered, Failed
@@ -60,7 +60,8 @@ class TaskSend:
             return sending
         paused = await self._pause_after(policy.instance, sending)
         verdict = tasks.decide(sending.outcome, paused, policy, failures=claimed.failures, once=once)
-        return self._tried(policy, verdict, sending.exchange)
+        tried = self._tried(policy, verdict, sending.exchange)
+        return tried if _says_something_of_all(sending.outcome) else msgspec.structs.replace(tried, blames_line=False)
 
     async def _server(self, instance: str) -> Server | Paused | None:
         """What the server is, or why nothing is sent now. A lane can be held after a try began: while it waited for its
@@ -134,6 +135,12 @@ class TaskSend:
                 return Tried(outcome=outcome, status="dead", result=_encode(failure))
             case _:
                 assert_never(verdict)
+
+
+def _says_something_of_all(outcome: SendOutcome) -> bool:
+    """Whether other sends of the instance would go the same way: a fault that its instance does not confirm may be one
+    of this contact."""
+    return not isinstance(outcome, Trouble) or outcome.kind in ("closed", "rate_limited", "not_loaded", "unreachable")
 
 
 def _is_lost(sending: Sending | Withheld) -> bool:

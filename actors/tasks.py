@@ -58,6 +58,7 @@ class Tasks:
         self._enqueues.on_committed = self._account
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._waiters = 0
+        self._leaving = False
         self._wanted = asyncio.Event()
         self.on_stored: Callable[[Sequence[NewTask], Sequence[int]], None] = lambda _tasks, _times: None
         """Told of tasks that are about to be acknowledged; set once by the composition root, as the next."""
@@ -85,8 +86,11 @@ class Tasks:
         """How many tasks are in each state. Raises StoreAway."""
         return await self._store.counts()
 
-    async def ended(self, task_id: str, within_s: float) -> None:
-        """Wait until a task has ended, for so long at the most. Raises Overloaded when too many wait."""
+    async def ended(self, task_id: str, within_s: float) -> bool:
+        """Wait until a task has ended, for so long at the most; false: it has not, as far as is known. Raises
+        Overloaded when too many wait. A node that goes lets nobody wait."""
+        if self._leaving:
+            return True
         if self._waiters >= WAITERS_MAX:
             raise Overloaded("too many callers wait for tasks")
         over = asyncio.get_running_loop().create_future()
@@ -97,13 +101,21 @@ class Tasks:
             async with asyncio.timeout(within_s):
                 await over
         except TimeoutError:
-            pass
+            return False
+        else:
+            return True
         finally:
             self._waiters -= 1
             waiting = self._waiting.get(task_id, set())
             waiting.discard(over)
             if not waiting:
                 self._waiting.pop(task_id, None)
+
+    def leave(self) -> None:
+        """The node goes: whoever waits is told how it stands now."""
+        self._leaving = True
+        for task_id in list(self._waiting):
+            self.has_ended(task_id)
 
     def has_ended(self, task_id: str) -> None:
         """A task has ended here: whoever waits for it need not wait for the next look."""

@@ -69,6 +69,7 @@ class Node(Parts):
         self.supervisor.service("handover", self.handover.run)
         self.supervisor.service("sweeper", lambda: self.sweeper.run(self.clock, self.metrics, self.log))
         self.supervisor.service("instances", self.instances.run)
+        self.supervisor.service("held instances", self.instances.ask)
         self.supervisor.service("tasks", self.tasks.run)
         self.supervisor.service("echo", self.echo.run)
         self.supervisor.service("peers", self.links.run)
@@ -91,6 +92,7 @@ class Node(Parts):
         out; deliveries done or given back with their partitions; the peers' door."""
         self.status.draining = True
         self.edge.draining = True
+        self.tasks.leave()
         leaving = self.supervisor.spawn("leave", self._leave())
         emptying = self.supervisor.spawn("send listeners home", self._send_home())
         draining = self.supervisor.spawn("drain", self.deliveries.drain(DELIVERIES_DRAIN_S))

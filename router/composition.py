@@ -194,7 +194,13 @@ class Parts:
         """WhatsApp sends: deliveries of their own kind."""
         settings, store = self.settings, self.store
         self.evolution = Evolution(egress, told.evolution_rules(settings), self.clock)
-        tools = InstanceTools(clock=self.clock, chance=random.random, journal=self.log, held=self.metrics.lanes_held)
+        tools = InstanceTools(
+            clock=self.clock,
+            chance=random.random,
+            journal=self.log,
+            held=self.metrics.lanes_held,
+            supervisor=self.supervisor,
+        )
         self.instances = Instances(self.evolution, store.health, told.pacing(settings), tools)
         self.tasks = Tasks(store.tasks, self.supervisor, self.clock, self.metrics, self.metrics.tasks["queued"])
         self.replying = Replying(self.tasks, settings.evolution_on_unknown, settings.max_retries)
@@ -307,6 +313,7 @@ class Parts:
         self.deliveries.on_room = self.sweeper.look_wide
         self.instances.on_free = self.deliveries.go_on
         self.instances.owns = lambda instance: self.ownership.epoch(partition_of_instance(instance)) > 0
+        self.instances.owned_for_s = lambda instance: self.ownership.held_for_s(partition_of_instance(instance))
         self.ownership.on_lost = self.buffers.forget_partitions
         self.ownership.on_taken = self.sweeper.wake
         self.membership.on_replaced = on_fatal

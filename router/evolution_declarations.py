@@ -11,6 +11,7 @@ EVOLUTION_SETTINGS: tuple[Setting, ...] = (
         field="evolution_url",
         default="http://localhost:8080",
         parse=values.base_url,
+        secret=True,
         meaning="Where Evolution API is. It may be in a private network; only webhooks are kept out of those.",
     ),
     Setting(

@@ -16,11 +16,12 @@ from typing import Literal
 from msgspec import Struct
 
 from actors.core.evolution_contact import Contact, contact_of, own_jid_of
-from actors.core.evolution_payload import event_payload, without_secrets
-from actors.core.evolution_send import INSTANCE_CHARACTERS_MAX
+from actors.core.evolution_payload import TooManySecrets, event_payload, without_secrets
+from actors.core.evolution_send import check_instance
 from actors.core.evolution_server import InstanceState, state_of
 from actors.core.evolution_text import says_something, text_of
 from actors.core.foreign_json import Unreadable, at, decode, text_at
+from actors.core.json_limits import BadField
 from actors.core.receipts import Receipt, receipt_of
 
 EVENT_CHARACTERS_MAX = 64
@@ -97,8 +98,16 @@ Envelope = dict[str, object]
 _TO_DOTS = str.maketrans("_-", "..")
 
 
-def read(body: bytes, segment: str | None = None) -> Event:
-    """Read one webhook call. `segment` is what the URL has behind `/evolution/webhook/`; the body's name goes first."""
+class Opened(Struct, frozen=True):
+    """A webhook call of which nothing is known but whose it is: what its caller may say is not looked at yet."""
+
+    instance: str
+    name: str
+    envelope: Envelope
+
+
+def opened(body: bytes, segment: str | None = None) -> Opened | Malformed:
+    """Open one webhook call. `segment` is what the URL has behind `/evolution/webhook/`; the body's name goes first."""
     try:
         envelope = decode(body)
     except Unreadable as error:
@@ -106,13 +115,31 @@ def read(body: bytes, segment: str | None = None) -> Event:
     if not isinstance(envelope, dict):
         return Malformed("$", "must be an object")
     instance = text_at(envelope, "instance")
-    if instance is None or len(instance) > INSTANCE_CHARACTERS_MAX:
-        return Malformed("$.instance", f"names no instance in at most {INSTANCE_CHARACTERS_MAX} characters")
+    if instance is None:
+        return Malformed("$.instance", "names no instance")
+    try:
+        check_instance(instance)
+    except BadField as error:
+        return Malformed("$.instance", error.detail)
     name = event_name(text_at(envelope, "event") or segment or "")
-    if not name:
-        return Malformed("$.event", "names no event")
-    reader = _READERS.get(name)
-    return Ignored(instance, name, "not handled") if reader is None else reader(envelope, instance)
+    return Opened(instance, name, envelope) if name else Malformed("$.event", "names no event")
+
+
+def event_of(call: Opened) -> Event:
+    """Read what was opened."""
+    reader = _READERS.get(call.name)
+    if reader is None:
+        return Ignored(call.instance, call.name, "not handled")
+    try:
+        return reader(call.envelope, call.instance)
+    except TooManySecrets as error:
+        return Malformed(error.pointer, error.detail)
+
+
+def read(body: bytes, segment: str | None = None) -> Event:
+    """Open and read one webhook call."""
+    call = opened(body, segment)
+    return call if isinstance(call, Malformed) else event_of(call)
 
 
 def event_name(text: str) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from actors.core.foreign_json import Unreadable, decode, text_at
+from actors.core.json_limits import BadField
 
 EVENT_TEXT_FIELD = "data.message.conversation"
 N8N_TEXT_FIELD = "chatInput"
@@ -22,10 +23,16 @@ SECRET_CHARACTERS_MIN = 16
 """From here on a key is looked for in every other text, too. Evolution makes keys of 36. A shorter one is a word that
 somebody chose, which a contact may write as well; only the fields that hold it go."""
 
+SECRETS_MAX = 16
+"""An event has one key, and what it tells of has another at the most."""
 _HIDDEN = "***"
 _SECRET_NAMES = ("apikey", "authorization", "jwtkey")
 _SEPARATORS = str.maketrans("", "", "-_ ")
 _encode = msgspec.json.Encoder().encode
+
+
+class TooManySecrets(BadField):
+    """An event that was made to cost time."""
 
 
 def without_secrets(event: dict[str, object]) -> dict[str, object]:
@@ -33,10 +40,13 @@ def without_secrets(event: dict[str, object]) -> dict[str, object]:
     and the query of our own URL in `destination`, which may be the token that guards it.
 
     A key that equals the instance's name is left there: it hides nothing, and without a name nothing finds its route.
+    Takes time in proportion to the event's size: raises TooManySecrets for one with more than an event has.
     """
     held: set[str] = set()
     _collect(event, held)
     held.discard(str(event.get("instance")))
+    if len(held) > SECRETS_MAX:
+        raise TooManySecrets("$", f"holds more than {SECRETS_MAX} keys, and no event has so many")
     secrets = sorted((each for each in held if len(each) >= SECRET_CHARACTERS_MIN), key=len, reverse=True)
     clean = {_hide(key, secrets): _clean(value, secrets) for key, value in event.items() if not _is_secret(key)}
     if "destination" in clean:
@@ -100,8 +110,10 @@ def _clean(value: object, secrets: list[str]) -> object:
 
 def _hide(text: str, secrets: list[str]) -> str:
     for secret in secrets:
-        while secret in text:  # what is left and right of one may be another; each turn makes the text shorter
+        if secret in text:
             text = text.replace(secret, _HIDDEN)
+            if secret in text:  # what was left and right of one is another: nobody writes that by chance
+                return _HIDDEN
     return text
 
 

@@ -38,7 +38,7 @@ def check_instance(instance: str) -> None:
 
     `.` and `..` are resolved away by every HTTP client, and would make another route of it.
     """
-    if not 1 <= len(instance) <= INSTANCE_CHARACTERS_MAX:
+    if not instance.strip() or len(instance) > INSTANCE_CHARACTERS_MAX:
         raise BadField("$.instance_name", f"has 1 to {INSTANCE_CHARACTERS_MAX} characters")
     if instance in (".", "..") or not instance.isprintable() or "/" in instance:
         raise BadField("$.instance_name", "is no name of an instance")

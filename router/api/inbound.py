@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from actors.core.addresses import Guard
 from actors.core.evolution_events import Malformed
-from actors.core.evolution_send import INSTANCE_CHARACTERS_MAX
+from actors.core.evolution_send import check_instance
 from actors.core.evolution_token import Presented
 from actors.core.inbound_route import InboundRoute, RouteView, check, view
+from actors.core.json_limits import BadField
 from actors.inbound import Inbound, NotAdmitted
 from actors.inbound_ports import Happened, InboundRecords, WebhookCall
 from router.edge.body import JsonBody
@@ -220,8 +221,10 @@ def register(app: web.Application, routes: InboundRoutes) -> None:
 def _instance(call: Call) -> str:
     instance = call.params["instance"]
     check_decoded("instance", instance, call.headers.path)
-    if not instance.strip() or len(instance) > INSTANCE_CHARACTERS_MAX:
-        raise BadInput("instance", f"is a name of at most {INSTANCE_CHARACTERS_MAX} characters")
+    try:
+        check_instance(instance)
+    except BadField as error:
+        raise BadInput("instance", error.detail) from None
     return instance
 
 

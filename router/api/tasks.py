@@ -41,6 +41,8 @@ MESSAGE_CHARACTERS_MAX = 65_536
 PHONE_CHARACTERS_MAX = 128
 AHEAD_S_MAX = 366 * 86_400.0
 WAIT_S_MAX = 60.0
+GONE_S = 0.5
+"""After this it is noticed that a client which waits has gone."""
 _INTERRUPTED = "interrupted: the node stopped before an outcome was recorded"
 Instant = Annotated[datetime, Meta(tz=True)]
 
@@ -139,6 +141,7 @@ class TaskRoutes:
         self._forwarding = forwarding
         self._idempotency = idempotency
         self._maker = maker
+        self._clock = maker.clock
 
     @Operation(
         summary="Send a WhatsApp message",
@@ -183,7 +186,7 @@ class TaskRoutes:
         wait_s = _WAIT.decode(call.query).wait
         record = await self._tasks.get(task_id)
         if record is not None and record.state not in FINAL and wait_s > 0:
-            await self._tasks.ended(task_id, wait_s)
+            await self._ended(task_id, wait_s, call)
             record = await self._tasks.get(task_id)
         if record is None:
             raise _unknown()
@@ -220,10 +223,19 @@ class TaskRoutes:
 
         return await self._idempotency.once("POST", call.body, call.headers, retry)
 
+    async def _ended(self, task_id: str, wait_s: float, call: Call) -> None:
+        """Wait for a task's end, as long as there is somebody who waits for the answer."""
+        ends_at = self._clock.monotonic() + wait_s
+        while (left_s := ends_at - self._clock.monotonic()) > 0 and not call.is_gone():
+            if await self._tasks.ended(task_id, min(left_s, GONE_S)):
+                return
+
     async def _store(self, message: NewMessage, draft: NewTask, trace: str, scope: str | None) -> Reply:
         task = self._maker.named(draft, message.message_id, trace, scope)
         stored = await self._tasks.enqueue(task)
-        return Reply(202, _encode(Queued(True, QUEUED, task.task_id, stored.duplicate)))
+        # An id that was made for this request, or of its idempotency key, is nobody else's.
+        duplicate = stored.duplicate and message.message_id is not None
+        return Reply(202, _encode(Queued(True, QUEUED, task.task_id, duplicate)))
 
 
 class TaskMaker:
@@ -232,7 +244,7 @@ class TaskMaker:
     def __init__(self, rules: MessageRules, ids: IdSource, clock: Clock) -> None:
         self._rules = rules
         self._new_id: Callable[[int], str] = ids.task_id
-        self._clock = clock
+        self.clock = clock
 
     def draft(self, message: NewMessage) -> NewTask:
         """A task without its id. Raises BadInput, BadField."""
@@ -269,7 +281,7 @@ class TaskMaker:
             return 0
         if message.eta is not None and message.delay is not None:
             raise BadInput("$.delay", "only one of eta and delay")
-        now = self._clock.wall()
+        now = self.clock.wall()
         at = now + message.delay if message.delay is not None else message.eta.timestamp()  # type: ignore[union-attr]
         if at - now > AHEAD_S_MAX:
             raise BadInput("$.eta", "is more than a year ahead")

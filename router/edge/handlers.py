@@ -120,6 +120,11 @@ def unlisted(use_case: Callable[..., object], handler: Handler) -> Handler:
     return handle
 
 
+def _is_gone(request: web.Request) -> bool:
+    transport = request.transport
+    return transport is None or transport.is_closing()
+
+
 def check_decoded(name: str, value: str, raw_path: str) -> None:
     """Refuse a parameter of a path whose percent-encoding is broken or no UTF-8: aiohttp leaves it as it is, and it
     would mean the same as another one that is encoded well."""

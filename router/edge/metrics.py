@@ -153,7 +153,8 @@ class Metrics:
             _ATTEMPT_S,
         )
         self.oldest_waiting_seconds: ports.Gauge = self._gauge(
-            "buzon_oldest_waiting_seconds", "Age of the oldest closed batch that is not delivered yet."
+            "buzon_oldest_waiting_seconds",
+            "Age of the oldest closed batch that is not delivered yet, or how late a task is.",
         )
         self.breaker_open: ports.Gauge = self._gauge("buzon_breakers_open", "Hosts that are not called for now.")
 

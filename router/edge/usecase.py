@@ -6,7 +6,7 @@ give it a body and the headers below. Errors are raised (`edge.errors`) and rend
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -51,16 +51,21 @@ class Reply(Struct, frozen=True, gc=False):
     head: str = ""
 
 
+def _never() -> bool:
+    return False
+
+
 class Call(Struct, frozen=True, kw_only=True):
     """What a use case that also reads its path or query gets. `params` and `query` are percent-decoded.
 
-    `query` holds the first value of a name that came more than once.
+    `query` holds the first value of a name that came more than once. `is_gone`: whether nobody waits for the answer.
     """
 
     params: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
     headers: RequestHeaders
+    is_gone: Callable[[], bool] = _never
 
 
 class BodyUseCase(Protocol):

@@ -211,11 +211,26 @@ MUTANTS = {
         "receipt", " flags=allow-oom", "", RECEIPTS.test_a_receipt_comes_through_when_memory_is_full
     ),
     "facts without a bound": Mutant(
-        "health", "< FIELDS_MAX", "< 9e9", law(RECEIPTS.test_facts_of_instances_are_bounded)
+        "health", "if over <= 0", "if over <= 9e9", law(RECEIPTS.test_facts_of_instances_are_bounded)
     ),
-    "facts that get old when there are many": Mutant(
+    "a foreign mark that stays": Mutant(
+        "note_sent",
+        "redis.call('PEXPIRE', sent, tonumber(ARGV[3]))",
+        "redis.call('PTTL', sent)",
+        law(RECEIPTS.test_a_foreign_mark_is_forgotten_and_shortens_no_other),
+    ),
+    "a foreign mark that shortens ours": Mutant(
+        "note_sent",
+        "if redis.call('PTTL', sent) < 0 then",
+        "if true then",
+        law(RECEIPTS.test_a_foreign_mark_is_forgotten_and_shortens_no_other),
+    ),
+    "facts of which the newest go": Mutant(
+        "health", "ZPOPMIN", "ZPOPMAX", law(RECEIPTS.test_facts_of_instances_are_bounded)
+    ),
+    "facts that stay behind": Mutant(
         "health",
-        "redis.call('HEXISTS', KEYS[1], field) == 1 or ",
+        "redis.call('HDEL', KEYS[1], what .. ':' .. oldest[i])",
         "",
         law(RECEIPTS.test_facts_of_instances_are_bounded),
     ),

@@ -143,7 +143,11 @@ class EvolutionRig:
         rules = EvolutionRules(url=URL, api_key=key, timeout_s=60.0, user_agent="buzon/test")
         self.evolution = Evolution(self.server, rules, stage.clock)
         tools = InstanceTools(
-            clock=stage.clock, chance=lambda: self.chance, journal=stage.journal, held=stage.meters.lanes_held
+            clock=stage.clock,
+            chance=lambda: self.chance,
+            journal=stage.journal,
+            held=stage.meters.lanes_held,
+            supervisor=stage.supervisor,
         )
         self.instances = Instances(self.evolution, self.health, pacing or Pacing(), tools)
         self.errand = TaskSend(self.evolution, self.instances, RETRY_DELAY_S)
@@ -153,3 +157,4 @@ class EvolutionRig:
     def run(self) -> None:
         """Have the service of instances run."""
         self.stage.supervisor.service("instances", self.instances.run)
+        self.stage.supervisor.service("held instances", self.instances.ask)

@@ -13,6 +13,8 @@ from actors.core.evolution_events import IncomingText, read
 from actors.core.evolution_payload import (
     EVENT_TEXT_FIELD,
     N8N_TEXT_FIELD,
+    SECRETS_MAX,
+    TooManySecrets,
     n8n_payload,
     without_secrets,
 )
@@ -107,3 +109,21 @@ def test_a_key_between_pieces_of_itself() -> None:
     key = "ab***cd-0123456789"
     left = without_secrets({"apikey": key, "data": f"ab{key}cd-0123456789"})
     assert key not in str(left)
+
+
+def test_an_event_that_is_made_to_cost_time() -> None:
+    """Cleaning takes time in proportion to the size: an event with more keys than any has is none."""
+    many: dict[str, object] = {
+        "instance": "demo",
+        "d": [{"apikey": f"{number:016x}"} for number in range(SECRETS_MAX + 1)],
+    }
+    with pytest.raises(TooManySecrets):
+        without_secrets(many)
+    few: dict[str, object] = {**many, "d": [{"apikey": f"{number:016x}"} for number in range(SECRETS_MAX)]}
+    assert without_secrets(few) == {"instance": "demo", "d": [{}] * SECRETS_MAX}
+
+
+def test_a_key_that_is_made_to_come_again() -> None:
+    """What is left and right of it would be it once more: nothing of such a text stays."""
+    key = "AAAAAAAA***BBBBBBBB"
+    assert without_secrets({"apikey": key, "x": "AAAAAAAA" * 99 + key + "BBBBBBBB" * 99}) == {"x": "***"}

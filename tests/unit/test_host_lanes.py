@@ -124,3 +124,12 @@ def test_a_line_remembers_whom_it_had_no_room_for() -> None:
     host.finished(started(host, 0.0))
     assert host.wants_more() == {3, 7}
     assert host.wants_more() == set()
+
+
+def test_a_line_that_was_taken_over_begins_when_it_may() -> None:
+    """Its former owner may have started something right before."""
+    host = Host("i", 10.0, Lane(begins_at=5.0))
+    host.offer(ready("a"), 1.0)
+    assert host.next(1.0) == Wait(5.0)
+    assert not host.idle(4.9)
+    assert started(host, 5.0) == "a"

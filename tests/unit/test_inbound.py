@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors.core import evolution_events
 from actors.core.evolution_events import Malformed
 from actors.core.evolution_token import Gate, Presented
 from actors.core.policy import Conversation, Policy
@@ -333,3 +334,16 @@ async def test_trouble_of_ours_is_told(error: Exception) -> None:
             with pytest.raises(type(error)):
                 await rig.call(body)
         assert counts(rig) == {}
+
+
+@in_virtual_time
+async def test_nobody_who_may_not_come_in_makes_work() -> None:
+    """What a call says is looked at when its token is good: here it would be found to be no event."""
+    async with Stage() as stage:
+        rig = InboundRig(stage, Gate("global", open_without=True))
+        body = event("messages.upsert", {"d": [{"apikey": f"{number:016x}"} for number in range(99)]})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evolution_events, "without_secrets", None)
+            assert await rig.call(body, presented=Presented(apikey="wrong")) == NotAdmitted()
+        assert isinstance(await rig.call(body, presented=Presented(apikey="global")), Malformed)
+        assert (rig.entries, rig.known.heard) == ([], [])

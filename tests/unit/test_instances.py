@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.core.evolution_answers import Trouble
-from actors.core.evolution_server import Paused
+from actors.core.evolution_server import InstanceState, Paused
 from actors.evolution import OUT_OF_REACH
 from actors.host import FREE
 from actors.instances import ASK_S_MAX, INSTANCES_MAX, LOOK_S, Pacing
@@ -324,3 +324,41 @@ async def test_what_another_node_sends_for_is_let_go() -> None:
         await passing(3 * LOOK_S)
         assert (list(rig.instances.held()), rig.freed) == ([], [])
         assert value(stage.meters.lanes_held) == 0
+
+
+@in_virtual_time
+async def test_one_that_does_not_answer_keeps_no_other_waiting() -> None:
+    """Nor the telling of facts."""
+    async with Stage() as stage:
+        rig = EvolutionRig(stage)
+        state_of = rig.evolution.state
+        hanging = asyncio.Event()
+
+        async def asked(instance: str) -> InstanceState | Paused | None:
+            if instance == "hangs":
+                await hanging.wait()
+            return await state_of(instance)
+
+        rig.evolution.state = asked  # type: ignore[method-assign]  # the server's, of one instance
+        rig.server.state = state("open")
+        for instance in ("hangs", "answers"):
+            rig.instances.hold(instance, CLOSED)
+        rig.run()
+        await passing(3 * LOOK_S)
+        assert rig.freed == ["evolution:answers"]
+        assert "held" in rig.health.facts["hangs"]
+        hanging.set()
+        await passing(LOOK_S)
+        assert rig.freed == ["evolution:answers", "evolution:hangs"]
+
+
+@in_virtual_time
+async def test_an_instance_that_was_taken_over_lately_keeps_its_pace() -> None:
+    """As if its former owner had sent right before."""
+    async with Stage() as stage:
+        rig = EvolutionRig(stage, pacing=Pacing(every_s=2.0, gap_s=(1.0, 3.0)))
+        now = stage.clock.monotonic()
+        owned_s = {"long": 60.0, "lately": 0.5}
+        rig.instances.owned_for_s = owned_s.__getitem__
+        begins = [rig.instances.lane(f"evolution:{each}").begins_at - now for each in owned_s]
+        assert begins == pytest.approx([0.0, 2.5])

@@ -94,3 +94,14 @@ async def test_a_line_that_was_held_gets_all_of_its_own() -> None:
         await passing(3.0)
         assert set(rig.statuses(*readies)) == {"delivered"}
         rig.deliveries.go_on("nobody knows this line")
+
+
+@in_virtual_time
+async def test_what_finds_room_is_found_at_once_however_much_it_is() -> None:
+    """A thousand that fall due at once in one partition, of which this node knew nothing: not sixteen a sweep."""
+    async with Stage() as stage:
+        rig = await rig_of(stage)
+        many = await rig.in_partition(3, 60 * ROWS_MAX, ALIVE)
+        await rig.sweeper.run_once()
+        await passing(3.0)
+        assert rig.statuses(*many) == ["delivered"] * len(many)

@@ -345,3 +345,26 @@ async def test_a_node_that_may_not_act_sends_nothing() -> None:
         rig.run()
         await rig.evolution.look()
         assert rig.health.facts == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "blames"),
+    [
+        (said(500, {"response": {"message": "Internal Server Error"}}), False),
+        (fault("timed out"), False),
+        (fault("connection closed"), True),
+        (fault("rate-overlimit"), True),
+        (REFUSED, True),
+        (SILENCE, True),
+    ],
+)
+@in_virtual_time
+async def test_what_says_something_of_other_sends(answer: Step, *, blames: bool) -> None:
+    """A fault that may be of one contact holds up no other of its instance."""
+    async with Stage() as stage:
+        rig = EvolutionRig(stage)
+        rig.server.planned["send"].append(answer)
+        rig.server.state = state("open")
+        tried = await rig.errand.run(claimed(), lambda: True)
+        assert isinstance(tried, Tried)
+        assert tried.blames_line is blames

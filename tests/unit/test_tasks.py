@@ -264,3 +264,14 @@ async def test_what_another_client_sent_is_ours() -> None:
         assert await rig.tasks.is_ours("i", "3EB0")
         assert not await rig.tasks.is_ours("i", "3EB1")
         assert not await rig.tasks.is_ours(INSTANCE, "3EB0")
+
+
+@in_virtual_time
+async def test_a_node_that_goes_lets_nobody_wait() -> None:
+    """Whoever waits is told how it stands, and whoever comes then does not begin to wait."""
+    async with Rig() as rig:
+        waiting = asyncio.ensure_future(rig.tasks.ended("tsk_1", 60))
+        await passing(1)
+        rig.tasks.leave()
+        assert await waiting
+        assert await rig.tasks.ended("tsk_1", 60)

@@ -67,7 +67,7 @@ async def test_a_route_is_replaced_and_dropped(client: Client, prefix: str) -> N
     assert is_problem(await client.call("GET", path), 404)
 
 
-@pytest.mark.parametrize("name", ["a b", "ñ😀", "a/b", "100%", "a:b@c", "x" * 90])
+@pytest.mark.parametrize("name", ["a b", "ñ😀", "100%", "a:b@c", "x" * 90])
 async def test_names_are_percent_decoded(client: Client, prefix: str, name: str) -> None:
     """Whatever an instance is called."""
     whole = prefix + name
@@ -75,6 +75,12 @@ async def test_names_are_percent_decoded(client: Client, prefix: str, name: str)
     assert (await client.call("PUT", path, PLAIN)).json == {**PLAIN, "instance": whole}
     assert (await client.call("GET", path)).json["instance"] == whole
     assert whole in [each["instance"] for each in await client.listed(ROUTES, "routes")]
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "a\x00b", "a\nb", "x" * 129])
+async def test_what_no_instance_is_called_has_no_route(client: Client, name: str) -> None:
+    """As for a send: it would become another path at Evolution."""
+    assert is_problem(await client.call("PUT", f"{ROUTES}/{quoted(name)}", PLAIN), 400)
 
 
 async def test_they_are_listed_page_by_page(client: Client, prefix: str) -> None:

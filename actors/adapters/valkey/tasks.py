@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from actors.adapters.valkey.deliveries import Kept
-from actors.adapters.valkey.keys import HEALTH, PREFIXES
+from actors.adapters.valkey.keys import HEALTH, HEALTH_AT, PREFIXES
 from actors.adapters.valkey.replies import pairs
 from actors.adapters.valkey.runner import Runner, Transition, Walk, present
 from actors.core.ids import partition_of
@@ -124,10 +124,10 @@ class ValkeyHealth:
         self._runner = runner
 
     async def note(self, facts: Mapping[tuple[str, str], str]) -> None:
-        """Keep facts; of new instances no more than there is room for."""
+        """Keep facts; instances that were not heard of for longest make room."""
         if facts:
             arguments = [part for (what, instance), value in facts.items() for part in (what, instance, value)]
-            await self._runner.cold("health", (HEALTH,), arguments)
+            await self._runner.cold("health", (HEALTH, HEALTH_AT), arguments)
 
     async def read(self) -> Mapping[str, Mapping[str, str]]:
         """All facts, by instance."""

@@ -2,7 +2,8 @@
 -- How much waits, and how long the oldest has waited.
 -- include _partition
 -- KEYS  own of the first partition named    ARGV prefixes
--- Reply {open batches, undelivered batches, age in ms of the oldest undelivered batch, {claimed delivery, ...}, now ms}
+-- Reply {open batches, undelivered batches, age in ms of the oldest undelivered batch, or lateness of a task if that is more,
+--   {claimed delivery, ...}, now ms}
 local now = now_ms()
 local open, live, oldest = 0, 0, now
 local claimed = {}
@@ -13,7 +14,9 @@ for i = 1, #ARGV do
   if first[1] then
     live = live + redis.call('ZCARD', p .. 'live')
     oldest = math.min(oldest, tonumber(first[2]))
-    for _, id in ipairs(redis.call('ZRANGE', p .. 'busy', 0, 99)) do claimed[#claimed + 1] = id end
   end
+  local due = redis.call('ZRANGE', p .. 'ready', 0, 0, 'WITHSCORES')
+  if due[1] then oldest = math.min(oldest, tonumber(due[2])) end
+  for _, id in ipairs(redis.call('ZRANGE', p .. 'busy', 0, 99)) do claimed[#claimed + 1] = id end
 end
 return {open, live, now - oldest, claimed, now}
