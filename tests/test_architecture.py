@@ -258,7 +258,7 @@ WAYS_OUT = ("actors/adapters/http/**.py", "router/cli*.py", "router/fake_evoluti
 FAKES = ("router/fake_evolution/**.py",)
 PORTS = (
     *("actors.ports", "actors.node_ports", "actors.egress_ports", "actors.cache_ports", "actors.channel_ports"),
-    *("actors.task_ports", "actors.inbound_ports", "actors.record_ports"),
+    *("actors.task_ports", "actors.inbound_ports", "actors.record_ports", "actors.inventory_ports"),
 )
 ROOTS = ("router/composition.py", "router/app.py", "router/engine.py")
 RULES = (

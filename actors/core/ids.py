@@ -1,6 +1,6 @@
 """Ids: UUIDs of version 7 (RFC 9562 §5.7) in hexadecimal behind a prefix, so they sort by the time they were made.
 
-`msg_` + UUID names a message, `dlv_` + two digits of its partition + UUID a delivery, `tsk_` + the same a task, which
+`msg_` + UUID names a message, `evt_` + UUID an event of the inventory, `dlv_` + two digits of its partition + UUID a delivery, `tsk_` + the same a task, which
 is a delivery of another kind: from the id alone its store slot is known. No id holds a dot (a Standard Webhooks id must
 not).
 Invariant: one `IdSource` never makes the same id twice nor one that sorts before an earlier one of its kind
@@ -17,6 +17,7 @@ from actors.core.partition import PARTITIONS
 
 MESSAGE_PREFIX = "msg_"
 DELIVERY_PREFIX = "dlv_"
+EVENT_PREFIX = "evt_"
 TASK_PREFIX = "tsk_"
 """As long as the other, so that the partition stands at the same place."""
 ENTROPY_BYTES = 10
@@ -103,6 +104,10 @@ class IdSource:
     def message_id(self) -> str:
         """A new `msg_…`."""
         return MESSAGE_PREFIX + self._next()
+
+    def event_id(self) -> str:
+        """A new `evt_…`."""
+        return EVENT_PREFIX + self._next()
 
     def delivery_id(self, partition: int) -> str:
         """A new `dlv_…` that names its partition (0 … 255)."""

@@ -1,0 +1,160 @@
+"""Database: the sessions that this node has with PostgreSQL, each call with a deadline.
+
+Owns an asyncpg pool. A session that broke is replaced by the next call that needs one; nothing is tried twice. What the
+driver raises because of the server or the way to it becomes `DatabaseAway`; what it raises because of a mistake of ours
+stays what it is. No line from here names a password.
+Invariants: no session outlives its deadline on a server that hangs; the server ends a transaction of ours that waits
+for a frozen node, so that it cannot hold up the numbering of events for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+
+from actors.inventory_ports import DatabaseAway
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Session = PoolConnectionProxy[asyncpg.Record]
+
+CONNECT_S = 1.0
+COMMAND_S = 2.0
+SESSIONS_MAX = 10
+IDLE_SESSION_S = 60.0
+
+SESSION = {
+    "application_name": "buzon",
+    "default_transaction_isolation": "read committed",
+    "statement_timeout": f"{COMMAND_S:g}s",
+    "idle_in_transaction_session_timeout": f"{COMMAND_S:g}s",
+}
+"""Sent with the greeting, so that they hold from the first statement on. PgBouncer must be told to ignore them."""
+
+_AWAY = (
+    OSError,  # TimeoutError is one
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.UndefinedTableError,
+    asyncpg.InternalClientError,
+    asyncpg.InterfaceError,
+)
+
+
+class Database:
+    """One database by its URL. `close` it at the end; it opens itself. One event loop."""
+
+    def __init__(self, url: str, sessions_max: int = SESSIONS_MAX) -> None:
+        self.place = place_of(url)
+        """Where it is, for people: host, port and name, nothing else."""
+        self._url = url
+        self._sessions_max = sessions_max
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    def __repr__(self) -> str:
+        return f"Database({self.place})"
+
+    async def rows(self, statement: str, *arguments: object, timeout_s: float = COMMAND_S) -> list[asyncpg.Record]:
+        """Run one statement and give its rows."""
+        async with self.session() as session:
+            return await session.fetch(statement, *arguments, timeout=timeout_s)
+
+    async def row(self, statement: str, *arguments: object) -> asyncpg.Record | None:
+        """Run one statement and give its first row, if there is one."""
+        rows = await self.rows(statement, *arguments)
+        return rows[0] if rows else None
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A session of one's own for as long as the block lasts. Its calls have the usual deadline each."""
+        with self.translated():
+            pool = await self._opened()
+            session = await pool.acquire(timeout=CONNECT_S)
+            try:
+                yield session
+            except TimeoutError:
+                session.terminate()  # asking a server that hangs to cancel would hang as well
+                raise
+            finally:
+                await pool.release(session, timeout=CONNECT_S)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """A session in a transaction: committed at the end of the block, undone by an exception."""
+        async with self.session() as session, session.transaction(isolation="read_committed"):
+            yield session
+
+    async def close(self) -> None:
+        """End all sessions, those that are at work as well."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Say `DatabaseAway` for whatever the driver raises because of the server."""
+        try:
+            yield
+        except asyncpg.DataError:  # an InterfaceError, and ours
+            raise
+        except _AWAY as error:
+            raise DatabaseAway(f"PostgreSQL at {self.place}: {_reason(error)}") from error
+
+    async def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
+        if self._pool is None:
+            # Makes no session yet, so nothing here waits and nobody else can come in between.
+            self._pool = asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=self._sessions_max,
+                max_inactive_connection_lifetime=IDLE_SESSION_S,
+                timeout=CONNECT_S,
+                command_timeout=COMMAND_S,
+                server_settings=SESSION,
+                reset=_nothing,  # our statements leave nothing behind in a session; asking costs a round trip
+            )
+            await self._pool
+        return self._pool
+
+
+def place_of(url: str) -> str:
+    """Where a PostgreSQL URL leads, without account and password."""
+    try:
+        parts = urlsplit(url)
+        hosts = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ["localhost"]))
+    except ValueError:
+        return "an unreadable URL"
+    return f"{unquote(hosts)}{unquote(parts.path)}"
+
+
+async def _nothing(_session: object) -> None:
+    await asyncio.sleep(0)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, asyncpg.UndefinedTableError):
+        return "its tables are missing (buzon migrate)"
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def values(row: asyncpg.Record) -> dict[str, Any]:
+    """A row as the keyword arguments of a Struct with the same fields."""
+    return dict(row.items())
