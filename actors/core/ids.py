@@ -1,8 +1,8 @@
 """Ids: UUIDs of version 7 (RFC 9562 §5.7) in hexadecimal behind a prefix, so they sort by the time they were made.
 
-`msg_` + UUID names a message, `evt_` + UUID an event of the inventory, `dlv_` + two digits of its partition + UUID a delivery, `tsk_` + the same a task, which
-is a delivery of another kind: from the id alone its store slot is known. No id holds a dot (a Standard Webhooks id must
-not).
+`msg_` + UUID names a message, `evt_` + UUID an event of the inventory, `dlv_` + two digits of its partition + UUID a
+delivery, `tsk_` + the same a task, which is a delivery of another kind: from the id alone its store slot is known. No
+id holds a dot (a Standard Webhooks id must not).
 Invariant: one `IdSource` never makes the same id twice nor one that sorts before an earlier one of its kind
 (deliveries: of its partition), whatever its clock does.
 """

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.support.inventory_rig import Inventory, opened
+from tests.support.postgres import MadeCluster, PostgresServer
 from tests.support.sentinels import Sentinels
 from tests.support.store import Hand, connected
 from tests.support.valkey import ValkeyServer, redis_binary
@@ -57,3 +59,36 @@ def sentinels(request: pytest.FixtureRequest) -> Iterator[Sentinels]:
         yield found
     finally:
         found.close()
+
+
+@pytest.fixture(scope="session")
+def made_cluster() -> Iterator[MadeCluster]:
+    """A folder of the embedded PostgreSQL to begin with."""
+    made = MadeCluster()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(made_cluster: MadeCluster) -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests of this worker; use `database_url`."""
+    server = PostgresServer(made_cluster)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def database_url(shared_postgres: PostgresServer) -> str:
+    """A database of the test's own with the inventory's empty tables. Don't crash its engine."""
+    return shared_postgres.new_database()
+
+
+@pytest.fixture
+async def inventory(database_url: str) -> AsyncIterator[Inventory]:
+    """The inventory's store on a database of the test's own."""
+    async with opened(database_url) as store:
+        yield store

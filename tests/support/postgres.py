@@ -1,13 +1,14 @@
 """A real PostgreSQL for tests: the embedded engine, and a database with the inventory's tables for each test.
 
 Owns one engine and its folder for as long as a test worker lives. Databases are copies of one that was migrated once,
-which takes a hundredth of the time; they go with the folder.
+and clusters of one that was made once, which takes a hundredth and a tenth of the time; they go with their folders.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Coroutine
 from itertools import count
@@ -24,12 +25,40 @@ T = TypeVar("T")
 TEMPLATE = "plantilla"
 
 
-class PostgresServer:
-    """A running engine. Used from fixtures that are not coroutines, so it brings a loop of its own."""
+class MadeCluster:
+    """The folder of an engine that was started once and stopped: others begin with a copy of it."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="buzon-pg-", dir="/tmp"))
         self.engine = EmbeddedPostgres(self.directory)
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(self.engine.start())
+        finally:
+            loop.run_until_complete(self.engine.stop())
+            loop.close()
+
+    def copy_to(self, data_dir: Path) -> None:
+        """Give a node's folder a cluster, with owners and rights as they are."""
+        target = data_dir / "postgres"
+        target.mkdir(mode=0o700, parents=True)
+        subprocess.run(  # noqa: S603  our own folders
+            ["cp", "-a", "--reflink=auto", self.engine.cluster, target / "data"],  # noqa: S607  any cp will do
+            check=True,
+        )
+
+    def close(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.directory)
+
+
+class PostgresServer:
+    """A running engine. Used from fixtures that are not coroutines, so it brings a loop of its own."""
+
+    def __init__(self, made: MadeCluster) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="buzon-pg-", dir="/tmp"))
+        self.engine = EmbeddedPostgres(self.directory)
+        made.copy_to(self.directory)
         self._loop = asyncio.new_event_loop()
         self._names = (f"test_{number}" for number in count())
         try:

@@ -1,0 +1,129 @@
+"""The sessions with PostgreSQL: deadlines, coming back by themselves, and what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+from time import monotonic
+
+import asyncpg
+import pytest
+
+from actors.adapters.postgres.database import COMMAND_S, CONNECT_S, Database, place_of
+from actors.adapters.postgres.embedded import EmbeddedPostgres
+from actors.inventory_ports import DatabaseAway
+from tests.support.inventory_rig import Inventory, opened
+from tests.support.postgres import MadeCluster
+from tests.support.until import until
+
+SLACK_S = 0.7
+HIDDEN = "s3cr%25et"
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        (f"postgresql://ana:{HIDDEN}@db.example:5433/stock", "db.example:5433/stock"),
+        (f"postgresql://ana:{HIDDEN}@/stock?host=/run/pg", "/run/pg/stock"),
+        (f"postgresql://ana:{HIDDEN}@a:1,b:2/stock?password={HIDDEN}", "a:1,b:2/stock"),
+        (f"postgresql://ana:{HIDDEN}@[::1/stock", "an unreadable URL"),
+    ],
+)
+def test_it_shows_where_it_leads_and_no_password(url: str, place: str) -> None:
+    """In lines for people and in tracebacks alike."""
+    assert place_of(url) == place
+    assert HIDDEN not in repr(Database(url))
+
+
+@pytest.mark.parametrize("wrong", ["port", "database", "hangs"])
+async def test_a_database_that_is_away_is_said_in_time(wrong: str, database_url: str) -> None:
+    """Refused, unknown, or silent: one line with the place, no password, within the deadline of a connect."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        urls = {
+            "port": f"postgresql://ana:{HIDDEN}@127.0.0.1:1/stock",
+            "hangs": f"postgresql://ana:{HIDDEN}@127.0.0.1:{port}/stock",
+            "database": database_url.replace("/test_", "/no_such_"),
+        }
+        database = Database(urls[wrong])
+        began = monotonic()
+
+        with pytest.raises(DatabaseAway, match=r"^PostgreSQL at ") as caught:
+            await database.row("SELECT 1")
+
+        assert monotonic() - began < CONNECT_S + SLACK_S
+        assert HIDDEN not in str(caught.value)
+        assert "\n" not in str(caught.value)
+        await database.close()
+
+
+async def test_a_statement_that_takes_too_long_is_given_up(inventory: Inventory) -> None:
+    """By the server as well: nothing of it goes on there."""
+    began = monotonic()
+    with pytest.raises(DatabaseAway):
+        await inventory.database.row("SELECT pg_sleep(30)")
+    assert monotonic() - began < COMMAND_S + SLACK_S
+    busy = "SELECT count(*) AS n FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+
+    async def idle() -> bool:
+        row = await inventory.database.row(busy)
+        return row is not None and row["n"] == 0
+
+    await until(idle, what="the end of the statement on the server")
+
+
+async def test_a_mistake_of_ours_stays_what_it_is(inventory: Inventory) -> None:
+    """Only what the server or the way to it is to blame for is `DatabaseAway`."""
+    with pytest.raises(asyncpg.PostgresSyntaxError):
+        await inventory.database.row("SELEC 1")
+    with pytest.raises(asyncpg.DataError):
+        await inventory.database.row("SELECT $1::int", "one")
+
+
+async def test_missing_tables_name_the_command_that_makes_them(inventory: Inventory) -> None:
+    """The router goes on without an inventory."""
+    with pytest.raises(DatabaseAway, match="its tables are missing"):
+        await inventory.database.row("SELECT * FROM nothing_of_that_name")
+
+
+async def test_sessions_come_back_after_a_crash_and_a_freeze_is_bounded(
+    tmp_path: Path, made_cluster: MadeCluster
+) -> None:
+    """Nobody has to do anything: the first call after the engine's return finds it."""
+    made_cluster.copy_to(tmp_path)
+    engine = EmbeddedPostgres(tmp_path)
+    try:
+        await engine.start()
+        async with opened(engine.url) as inventory:
+            await asyncio.gather(*(inventory.database.row("SELECT 1") for _ in range(5)))
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGKILL)
+            await engine.wait_exit()
+            with pytest.raises(DatabaseAway):
+                await inventory.database.row("SELECT 1")
+            await engine.start()
+
+            async def back() -> bool:
+                try:
+                    return await inventory.database.row("SELECT 1") is not None
+                except DatabaseAway:
+                    return False
+
+            await until(back, 1.0, what="an answer")
+
+            row = await inventory.database.row("SELECT pg_backend_pid() AS pid")
+            assert row is not None
+            os.kill(row["pid"], signal.SIGSTOP)
+            began = monotonic()
+            try:
+                with pytest.raises(DatabaseAway, match="no answer in time"):
+                    await inventory.database.row("SELECT 1")
+                assert monotonic() - began < COMMAND_S + SLACK_S
+                await until(back, 1.0, what="an answer on another session")
+            finally:
+                os.kill(row["pid"], signal.SIGCONT)
+    finally:
+        await engine.stop()
