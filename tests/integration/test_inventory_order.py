@@ -11,7 +11,7 @@ from random import Random
 import asyncpg
 
 from actors.adapters.postgres.sql import sql
-from actors.core.inventory import data_of
+from actors.core.inventory import LineaAgregada, data_of
 from actors.inventory_ports import Deleted, Fenced, LineAdded
 from tests.support.inventory_rig import EPOCH, IDS, Inventory
 from tests.support.until import until
@@ -69,6 +69,7 @@ async def test_a_command_that_waits_for_its_inventory_has_no_transaction_number_
             return await inventory.database.row(waiting)
 
         row = await until(blocked, what="a removal that waits")
+        assert row is not None
         assert row["unnumbered"]
         await first.execute("COMMIT")
         assert isinstance(await second, Deleted)
@@ -121,10 +122,11 @@ async def test_twenty_writers_and_two_relays_give_one_dense_sequence(inventory: 
     per_writer: defaultdict[tuple[int, str], list[int]] = defaultdict(list)
     for each in events:
         data = data_of(each)
-        key = getattr(data, "inventario_id", data.id)
-        history[key].append(each.type)
-        if each.type == "LineaAgregada":
-            per_writer[key, getattr(data, "producto")].append(getattr(data, "cantidad"))  # noqa: B009  of a union
+        if isinstance(data, LineaAgregada):
+            history[data.inventario_id].append(each.type)
+            per_writer[data.inventario_id, data.producto].append(data.cantidad)
+        else:
+            history[data.id].append(each.type)
     for types in history.values():
         assert types[0] == "InventarioCreado"
         assert set(types[1:-1]) <= {"LineaAgregada"}

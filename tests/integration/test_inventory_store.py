@@ -150,9 +150,12 @@ async def test_a_stale_epoch_writes_nothing(inventory: Inventory) -> None:
     assert await inventory.relay.sent(6, 1) == Fenced(epoch=7)
     await inventory.projection.apply(7, events)
     await inventory.made()
+    await inventory.relay.sent(7, 1)
     later = await inventory.numbered(epoch=8)
+    assert [each.seq for each in later] == [2]
 
     assert await inventory.projection.apply(6, later) == Fenced(epoch=7)
+    assert await inventory.database.row(sql("relay_fence"), 7) is None, "also when it was let in by an older look"
 
     assert await inventory.queries.watermark() == 1
     assert await inventory.projection.apply(8, later) == Applied(seq=2, count=1)
