@@ -66,11 +66,14 @@ class Inventory:
             await self.relay.sent(epoch, events[-1].seq)
         return len(events)
 
-    async def caught_up(self) -> None:
-        """Move events until the projection has all. A transaction that ends may hold them up for a moment."""
+    async def caught_up(self, limit: int = 1000) -> None:
+        """Move events, at most `limit` a turn, until the projection has all.
+
+        A transaction that ends may hold them up for a moment.
+        """
 
         async def has_all() -> bool:
-            await self.moved()
+            await self.moved(limit)
             return (await self.queries.lag()).events == 0
 
         await until(has_all, what="a projection that has everything")

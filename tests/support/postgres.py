@@ -79,8 +79,8 @@ class PostgresServer:
         return self.url_of(name)
 
     def close(self) -> None:
-        """End the engine and remove its folder."""
-        self._run(self.engine.stop())
+        """End the engine at once, since a checkpoint would write out all these databases, and remove its folder."""
+        self._run(self.engine.stop(within_s=0))
         self._loop.close()
         shutil.rmtree(self.directory)
 
