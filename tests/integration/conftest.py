@@ -83,12 +83,12 @@ def shared_postgres(made_cluster: MadeCluster) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def database_url(shared_postgres: PostgresServer) -> str:
-    """A database of the test's own with the inventory's empty tables. Don't crash its engine."""
-    return shared_postgres.new_database()
+    """A database with the inventory's empty tables. Don't crash its engine, don't change its tables."""
+    return shared_postgres.emptied()
 
 
 @pytest.fixture
 async def inventory(database_url: str) -> AsyncIterator[Inventory]:
-    """The inventory's store on a database of the test's own."""
+    """The inventory's store on empty tables."""
     async with opened(database_url) as store:
         yield store

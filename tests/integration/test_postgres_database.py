@@ -46,7 +46,7 @@ async def test_a_database_that_is_away_is_said_in_time(wrong: str, database_url:
         urls = {
             "port": f"postgresql://ana:{HIDDEN}@127.0.0.1:1/stock",
             "hangs": f"postgresql://ana:{HIDDEN}@127.0.0.1:{port}/stock",
-            "database": database_url.replace("/test_", "/no_such_"),
+            "database": database_url.replace("/inventario?", "/no_such?"),
         }
         database = Database(urls[wrong])
         began = monotonic()

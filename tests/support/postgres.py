@@ -1,7 +1,7 @@
-"""A real PostgreSQL for tests: the embedded engine, and a database with the inventory's tables for each test.
+"""A real PostgreSQL for tests: the embedded engine, and a database with the inventory's tables that are empty.
 
-Owns one engine and its folder for as long as a test worker lives. Databases are copies of one that was migrated once,
-and clusters of one that was made once, which takes a hundredth and a tenth of the time; they go with their folders.
+Owns one engine and its folder for as long as a test worker lives. A database for each test would take the machine's
+disk more than all tests together: one is emptied instead, of its sessions as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from actors.adapters.postgres.embedded import EmbeddedPostgres
 from actors.adapters.postgres.schema import migrate
 
 T = TypeVar("T")
-TEMPLATE = "plantilla"
+MIGRATED = "inventario"
+EMPTY = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
+DROP TABLE IF EXISTS inventario_resumen_nuevo;
+DELETE FROM inventario; DELETE FROM eventos; DELETE FROM inventario_resumen; DELETE FROM relevo; DELETE FROM proyeccion;
+INSERT INTO relevo DEFAULT VALUES; INSERT INTO proyeccion DEFAULT VALUES;
+SELECT setval(pg_get_serial_sequence(name, 'id'), 1, false)
+FROM unnest(ARRAY['inventario', 'lineas_inventario', 'eventos']) AS name;
+"""
 
 
 class MadeCluster:
@@ -63,7 +71,8 @@ class PostgresServer:
         self._names = (f"test_{number}" for number in count())
         try:
             self._run(self.engine.start())
-            self._run(self._make_template())
+            self._run(_execute(self.engine.url, f"CREATE DATABASE {MIGRATED}"))
+            self._run(migrate(self.url_of(MIGRATED)))
         except BaseException:
             self.close()
             raise
@@ -72,28 +81,31 @@ class PostgresServer:
         """The URL of a database of this engine."""
         return urlunsplit(urlsplit(self.engine.url)._replace(path=f"/{database}"))
 
-    def new_database(self, template: str = TEMPLATE) -> str:
-        """Make a database of its own for somebody, with the inventory's empty tables; gives its URL."""
+    def emptied(self) -> str:
+        """The database with the inventory's tables, emptied; gives its URL."""
+        url = self.url_of(MIGRATED)
+        self._run(_execute(url, EMPTY))
+        return url
+
+    def new_database(self) -> str:
+        """Make a database without tables; gives its URL."""
         name = next(self._names)
-        self._run(self._execute(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        self._run(_execute(self.engine.url, f"CREATE DATABASE {name}"))
         return self.url_of(name)
 
     def close(self) -> None:
-        """End the engine at once, since a checkpoint would write out all these databases, and remove its folder."""
+        """End the engine at once, since a checkpoint would write out what is thrown away, and remove its folder."""
         self._run(self.engine.stop(within_s=0))
         self._loop.close()
         shutil.rmtree(self.directory)
 
-    async def _make_template(self) -> None:
-        await self._execute(f"CREATE DATABASE {TEMPLATE}")
-        await migrate(self.url_of(TEMPLATE))
-
-    async def _execute(self, statement: str) -> None:
-        session = await asyncpg.connect(self.engine.url)
-        try:
-            await session.execute(statement)
-        finally:
-            await session.close()
-
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(work)
+
+
+async def _execute(url: str, statements: str) -> None:
+    session = await asyncpg.connect(url)
+    try:
+        await session.execute(statements)
+    finally:
+        await session.close()
