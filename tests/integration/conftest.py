@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,13 @@ def sentinels(request: pytest.FixtureRequest) -> Iterator[Sentinels]:
         yield found
     finally:
         found.close()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder in which PostgreSQL's socket has room beside the data; pytest's own are too deep for it."""
+    with tempfile.TemporaryDirectory(prefix="buzon-pg-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

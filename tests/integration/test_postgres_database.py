@@ -90,11 +90,11 @@ async def test_missing_tables_name_the_command_that_makes_them(inventory: Invent
 
 
 async def test_sessions_come_back_after_a_crash_and_a_freeze_is_bounded(
-    tmp_path: Path, made_cluster: MadeCluster
+    short_path: Path, made_cluster: MadeCluster
 ) -> None:
     """Nobody has to do anything: the first call after the engine's return finds it."""
-    made_cluster.copy_to(tmp_path)
-    engine = EmbeddedPostgres(tmp_path)
+    made_cluster.copy_to(short_path)
+    engine = EmbeddedPostgres(short_path)
     try:
         await engine.start()
         async with opened(engine.url) as inventory:

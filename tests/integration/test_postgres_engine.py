@@ -39,10 +39,10 @@ async def execute(engine: EmbeddedPostgres, statement: str) -> None:
 
 
 @pytest.fixture
-async def engine(tmp_path: Path, made_cluster: MadeCluster) -> AsyncIterator[EmbeddedPostgres]:
+async def engine(short_path: Path, made_cluster: MadeCluster) -> AsyncIterator[EmbeddedPostgres]:
     """An engine of the test's own."""
-    made_cluster.copy_to(tmp_path)
-    fresh = EmbeddedPostgres(tmp_path)
+    made_cluster.copy_to(short_path)
+    fresh = EmbeddedPostgres(short_path)
     try:
         await fresh.start()
         yield fresh
@@ -135,9 +135,9 @@ async def test_a_frozen_engine_is_killed_at_the_end_with_its_children(engine: Em
     await until(lambda: not any(runs(each) for each in (pid, *children)), what="the end of all its processes")
 
 
-async def test_a_folder_that_was_only_half_made_is_made_anew(tmp_path: Path) -> None:
+async def test_a_folder_that_was_only_half_made_is_made_anew(short_path: Path) -> None:
     """A node that was killed in its first second leaves the next one nothing to stumble over."""
-    data_dir = tmp_path / "ñ a\"b'c%25#?&\\"
+    data_dir = short_path / "ñ a\"b'c%25#?&\\"
     half = data_dir / "postgres" / "data.new"
     half.mkdir(parents=True)
     (half / "PG_VERSION").write_text("18\n")
@@ -172,12 +172,12 @@ async def test_any_folder_name_will_do(name: str, beside: bool, made_cluster: Ma
 
 
 async def test_somebody_elses_folder_is_not_taken_for_the_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever makes that folder first could otherwise read everything."""
     with tempfile.TemporaryDirectory(dir="/tmp") as shared:
         monkeypatch.setattr(tempfile, "tempdir", shared)
-        engine = EmbeddedPostgres(tmp_path / ("long" * 40))
+        engine = EmbeddedPostgres(short_path / ("long" * 40))
         engine.socket_path.parent.mkdir()
         engine.socket_path.parent.chmod(0o777)
 
@@ -185,31 +185,31 @@ async def test_somebody_elses_folder_is_not_taken_for_the_socket(
             await engine.start()
 
 
-async def test_what_cannot_be_started_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_cannot_be_started_is_one_line(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that cannot be made, data of another version, damaged data, no user to become, no engine."""
-    (tmp_path / "file").write_text("")
+    (short_path / "file").write_text("")
     with pytest.raises(EngineFailed, match=r"^the embedded PostgreSQL cannot be started: .*Not a directory"):
-        await EmbeddedPostgres(tmp_path / "file").start()
+        await EmbeddedPostgres(short_path / "file").start()
 
-    old = tmp_path / "old" / "postgres" / "data"
+    old = short_path / "old" / "postgres" / "data"
     old.mkdir(parents=True)
     (old / "PG_VERSION").write_text("16\n")
     with pytest.raises(EngineFailed, match="is of PostgreSQL 16, the embedded one is 18: move it"):
-        await EmbeddedPostgres(tmp_path / "old").start()
+        await EmbeddedPostgres(short_path / "old").start()
 
     (old / "PG_VERSION").write_text("18\n")
     with pytest.raises(EngineFailed, match=r"^the embedded PostgreSQL ended at its start: .* \(log: .*\)$") as caught:
-        await EmbeddedPostgres(tmp_path / "old").start()
+        await EmbeddedPostgres(short_path / "old").start()
     assert "\n" not in str(caught.value)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(engine_account, "ACCOUNTS", ("nobody-of-that-name",))
     with pytest.raises(EngineFailed, match="there is no user nobody-of-that-name"):
-        await EmbeddedPostgres(tmp_path / "fresh").start()
+        await EmbeddedPostgres(short_path / "fresh").start()
 
     monkeypatch.setattr(embedded, "find_spec", lambda _name: None)
     with pytest.raises(EngineFailed, match=r"^no embedded PostgreSQL for this machine: set DATABASE_URL"):
-        await EmbeddedPostgres(tmp_path / "fresh").start()
+        await EmbeddedPostgres(short_path / "fresh").start()
 
 
 async def test_statements_and_values_stay_out_of_its_log(shared_postgres: PostgresServer) -> None:

@@ -72,9 +72,9 @@ class Node:
 
 
 @pytest.fixture(params=["signal", "pipe"])
-def node(tmp_path: Path, made_cluster: MadeCluster, request: pytest.FixtureRequest) -> Iterator[Node]:
+def node(short_path: Path, made_cluster: MadeCluster, request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node with its engine tied to it in either way; the second is what systems without the first use."""
-    started = Node(tmp_path, made_cluster, request.param)
+    started = Node(short_path, made_cluster, request.param)
     yield started
     started.close()
 
@@ -105,11 +105,11 @@ async def test_no_engine_outlives_a_killed_node_and_its_data_stays(node: Node) -
 
 
 async def test_an_engine_that_hung_when_its_node_died_is_ended_by_the_next(
-    tmp_path: Path, made_cluster: MadeCluster, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, made_cluster: MadeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped, it cannot act on its signal; the next node wakes it up to do so."""
     monkeypatch.setattr(embedded, "PREVIOUS_ENDS_S", 0.1)
-    node = Node(tmp_path, made_cluster)
+    node = Node(short_path, made_cluster)
     try:
         await node.ready()
         os.kill(node.engine_pid, signal.SIGSTOP)
@@ -124,10 +124,10 @@ async def test_an_engine_that_hung_when_its_node_died_is_ended_by_the_next(
 
 
 async def test_what_a_dead_postmaster_left_running_is_ended_by_the_next(
-    tmp_path: Path, made_cluster: MadeCluster
+    short_path: Path, made_cluster: MadeCluster
 ) -> None:
     """A backend that hangs keeps the lock and the shared memory; PostgreSQL alone would refuse to start."""
-    node = Node(tmp_path, made_cluster)
+    node = Node(short_path, made_cluster)
     session = None
     try:
         await node.ready()
@@ -144,10 +144,10 @@ async def test_what_a_dead_postmaster_left_running_is_ended_by_the_next(
 
 
 async def test_the_engine_has_a_session_of_its_own_and_no_file_of_the_node(
-    tmp_path: Path, made_cluster: MadeCluster
+    short_path: Path, made_cluster: MadeCluster
 ) -> None:
     """Ctrl-C must not take it away under a node that drains; the lock on DATA_DIR must fall when the node dies."""
-    node = Node(tmp_path, made_cluster)
+    node = Node(short_path, made_cluster)
     try:
         await node.ready()
         assert os.getsid(node.engine_pid) == node.engine_pid
