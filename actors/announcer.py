@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from actors.core.evolution_server import Paused
 from actors.core.ids import is_task
+from actors.core.inventory import Event
 from actors.core.outcome import Answered, Failed
 from actors.core.receipts import Receipt
 from actors.core.rendering import rfc3339
@@ -112,6 +113,12 @@ class Announcer:
     def taken_over(self, instance: str, contact: str) -> None:
         """A person has answered a contact from the phone."""
         self._events.tell("$tasks", "takeover", {"instance": instance, "contact": contact})
+
+    def inventory_changed(self, event: Event) -> None:
+        """The inventory's projection has an event now."""
+        if self._events.wanted("$inventory"):
+            fields = {"event_id": event.event_id, "seq": event.seq, "data": event.data, "written_at": event.at}
+            self._events.tell("$inventory", event.type, fields)
 
     def _task_settled(self, claimed: Claimed, settle: Settle, outcome: Answered | Failed) -> None:
         if not self._events.wanted("$tasks"):

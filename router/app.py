@@ -71,6 +71,8 @@ class Node(Parts):
         self.supervisor.service("instances", self.instances.run)
         self.supervisor.service("held instances", self.instances.ask)
         self.supervisor.service("tasks", self.tasks.run)
+        self.supervisor.service("inventory", self.inventory_home.run)
+        self.supervisor.service("inventory flow", lambda: self.inventory_flow.run(self.log))
         self.supervisor.service("echo", self.echo.run)
         self.supervisor.service("peers", self.links.run)
         self.supervisor.service("loop-lag", lambda: watch_loop(self.clock, self.metrics.loop_lag_seconds))
@@ -114,6 +116,7 @@ class Node(Parts):
         await self.listener.aclose()
         await self.listeners.stop()
         await self.supervisor.stop()
+        await self.database.close()
         await self.http.aclose()
         await self.evolution_http.aclose()
 

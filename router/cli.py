@@ -161,6 +161,38 @@ def check_config(config: Path | None) -> None:
 
 @main.command()
 @_config_option
+def migrate(config: Path | None) -> None:
+    """Bring the inventory's database to this version's tables."""
+    from router import cli_inventory  # noqa: PLC0415  keeps --help fast
+
+    sys.exit(cli_inventory.migrate(_load(config, {}).settings))
+
+
+@main.group()
+def inventory() -> None:
+    """Look after the inventory's projection."""
+
+
+@inventory.command("rebuild")
+@_config_option
+def rebuild_inventory(config: Path | None) -> None:
+    """Make the projection anew from all events, while it is read."""
+    from router import cli_inventory  # noqa: PLC0415  keeps --help fast
+
+    sys.exit(cli_inventory.rebuild(_load(config, {}).settings))
+
+
+@inventory.command("verify")
+@_config_option
+def verify_inventory(config: Path | None) -> None:
+    """Hold the projection against the events and the model: exit 4 when they differ."""
+    from router import cli_inventory  # noqa: PLC0415  keeps --help fast
+
+    sys.exit(cli_inventory.verify(_load(config, {}).settings))
+
+
+@main.command()
+@_config_option
 @click.option("--url", help="The node; by default the one that these settings describe.")
 def healthcheck(config: Path | None, url: str | None) -> None:
     """Ask the node whether it is ready: exit 0, or 3 and one line."""

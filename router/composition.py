@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
-from socket import gethostname
 
 import msgspec
 from aiohttp import web
@@ -44,6 +43,9 @@ from actors.handover import Handover
 from actors.inbound import Inbound
 from actors.inbound_ports import InboundTools, Sending
 from actors.instances import Instances, InstanceTools
+from actors.inventory import Inventory
+from actors.inventory_flow import InventoryFlow
+from actors.inventory_home import InventoryHome
 from actors.membership import Membership
 from actors.node_ports import NodeRecord
 from actors.ownership import Ownership
@@ -64,6 +66,7 @@ from router.api import cache_batches, cache_durations, cache_seconds
 from router.api import channels as channel_api
 from router.api import deliveries as delivery_api
 from router.api import inbound as inbound_api
+from router.api import inventory as inventory_api
 from router.api import monitoring as monitoring_api
 from router.api import operations as operations_api
 from router.api import stats as stats_api
@@ -75,6 +78,7 @@ from router.edge.idempotency import Idempotency
 from router.edge.metrics import Metrics
 from router.edge.openapi import About
 from router.idempotency_records import IdempotencyRecords
+from router.inventory_database import InventoryDatabase
 from router.realtime import routes as realtime
 from router.realtime.hall import Realtime
 from router.settings import Settings
@@ -92,6 +96,7 @@ ABOUT = About(
         cache_api.TAG: cache_api.ABOUT,
         channel_api.TAG: channel_api.ABOUT,
         task_api.TAG: task_api.ABOUT,
+        inventory_api.TAG: inventory_api.ABOUT,
         inbound_api.TAG: inbound_api.ABOUT,
         operations_api.TAG: "The node itself.",
     },
@@ -131,6 +136,7 @@ class Parts:
         self._make_inbound()
         self._make_cache(settings.cache_url or store_url)
         self._make_channels()
+        self._make_inventory()
         self._join(on_fatal)
         self.status = Status(
             settings,
@@ -140,6 +146,7 @@ class Parts:
             echo_age_s=lambda: self.echo.age_s(self.clock.monotonic()),
             ear_age_s=lambda: self.channel_store.age_s(self.clock.monotonic()),
         )
+        self.status.inventory = self.inventory_home
         self.edge = Edge(self.metrics, self.log, access_log=settings.log_level == "debug")
 
     def app(self) -> web.Application:
@@ -154,6 +161,7 @@ class Parts:
         maker = task_api.TaskMaker(told.message_rules(self.settings), self.ids, self.clock)
         task_api.register(app, task_api.TaskRoutes(self.tasks, self.forwarding, idempotency, maker))
         inbound_api.register(app, inbound_api.InboundRoutes(self.inbound, self.store.inbound, self.guard))
+        inventory_api.register(app, inventory_api.InventoryRoutes(self.inventory, idempotency, self.ids))
         self._register_cache(app, idempotency)
         whatsapp = WhatsApp(self.store.tasks, self.store.health, self.evolution)
         monitoring_api.register(
@@ -212,7 +220,7 @@ class Parts:
         """What it has to do with the other nodes."""
         settings, store, clock = self.settings, self.store, self.clock
         node = settings.node_id
-        self.identity = _identity(settings)
+        self.identity = told.identity(settings)
         self.membership = Membership(self.identity, store.membership, self.ownership, clock, self.metrics, self.log)
         self.bell = ValkeyBell(store.speaker.call, self.metrics.rings)
         self.echo = Echo.of(store, node, clock.monotonic, random.random)
@@ -286,6 +294,16 @@ class Parts:
         self.inbound = Inbound(self.store.inbound, self.forwarding.append, sending, told.gate_of(self.settings), tools)
         self.task_send.phone_of = self.store.inbound.other_name
 
+    def _make_inventory(self) -> None:
+        """The inventory: its database is opened when it is first wanted."""
+        self.database = InventoryDatabase(self.settings)
+        self.inventory_home = InventoryHome(self.database.open, self.log)
+        self.inventory = Inventory(self.inventory_home, self.cache, self.clock)
+        home, events = self.inventory_home, self.store.events
+        self.inventory_flow = InventoryFlow(home, events, self.cache, self.ownership, self.metrics)
+        self.inventory.on_committed = self.inventory_flow.wake
+        self.inventory_flow.publish = self.channels.publish
+
     def _join_announcer(self) -> None:
         announcer = Announcer(self.channels.events, self.settings.node_id, self.deliveries.get, self.supervisor)
         self.announcer = announcer
@@ -297,6 +315,7 @@ class Parts:
         self.tasks.on_receipt = announcer.receipt
         self.instances.on_held = announcer.lane_changed
         self.inbound.on_takeover = announcer.taken_over
+        self.inventory_flow.on_applied = announcer.inventory_changed
         self.deliveries.on_discarded = announcer.discarded
         self.membership.on_noted = announcer.node_noted
 
@@ -365,20 +384,6 @@ class Parts:
     def _report_crash(self, phrase: str, name: str, error: BaseException) -> None:
         self.metrics.actor_restarts.inc()
         self.log.error(phrase, name=name, exc_info=error)
-
-
-def _identity(settings: Settings) -> NodeRecord:
-    """What this process says of itself with each beat."""
-    return NodeRecord(
-        node=settings.node_id,
-        incarnation=os.urandom(8).hex(),
-        beat=0,
-        group=settings.worker.group if settings.worker is not None else "",
-        version=__version__,
-        machine=gethostname(),
-        pid=os.getpid(),
-        started_ms=time.time_ns() // 1_000_000,
-    )
 
 
 def _store_options(settings: Settings, store_url: str) -> StoreOptions:

@@ -152,6 +152,15 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="The same as one `host:port`.",
     ),
     Setting(
+        name="DATABASE_URL",
+        field="database_url",
+        parse=values.database_url,
+        show=setting.url,
+        secret=True,
+        meaning="PostgreSQL of the inventory, as `postgresql://user:password@host/name`, one for all nodes of a store; "
+        "when absent an embedded one under `DATA_DIR` starts with the inventory's first use.",
+    ),
+    Setting(
         name="ALLOW_UNSAFE_STORE",
         field="allow_unsafe_store",
         default="false",
@@ -242,7 +251,6 @@ SETTINGS: tuple[Setting, ...] = (
 
 UNUSED_NAMES = frozenset(
     {
-        "DATABASE_URL",
         "RATE_LIMIT",
         "JWT_AUDIENCE",
         "JWT_ISSUER",

@@ -22,6 +22,7 @@ from router.app import Node
 from router.banner import START_ERRORS, ready_lines, start_error_line
 from router.edge import logs
 from router.engine import ENGINE_STOP_S_MIN, data_dir_lock, embedded_engine, first_start, keep
+from router.inventory_database import EmbeddedDatabase
 from router.listening import addresses, listen
 from router.settings import Settings
 from router.worker_line import ParentLine
@@ -85,6 +86,9 @@ class _Process:
         self._make_node = make_node
         self._line = line
         self._engine = embedded_engine(settings) if settings.redis_url is None else None
+        self._database: EmbeddedDatabase | None = None
+        if settings.database_url is None and line is None:
+            self._database = EmbeddedDatabase(settings, locked=self._engine is not None)
         self._ending: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._ends_at = 0.0
         """When the process must be gone, once it was told to end; the engine gets what is left of the time."""
@@ -93,18 +97,21 @@ class _Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, None)
-        if self._engine is None:
-            return await self._serve(str(self._settings.redis_url))
         try:
+            if self._engine is None:
+                return await self._serve(str(self._settings.redis_url))
             return await self._serve(await first_start(self._engine))
         finally:
-            await self._engine.stop(max(self._ends_at - loop.time(), ENGINE_STOP_S_MIN))
+            left_s = max(self._ends_at - loop.time(), ENGINE_STOP_S_MIN)
+            engines = (each for each in (self._engine, self._database) if each is not None)
+            await asyncio.gather(*(each.stop(left_s) for each in engines))
 
     async def _serve(self, url: str) -> int:
         node = self._make_node(self._settings, url, self._end)
         try:
             if self._line is not None:
                 await self._join(node, self._line)
+            self._lend(node)
             await node.start(self._sockets)
             if self._engine is not None:
                 engine = self._engine
@@ -120,6 +127,19 @@ class _Process:
         if fatal is not None:
             node.log.critical("node ended", reason=fatal)
         return 0 if fatal is None else 1
+
+    def _lend(self, node: Node) -> None:
+        """Let the inventory have a database: this process's own, its parent's, or the one that was named."""
+        if self._settings.database_url is not None:
+            node.inventory_home.want()
+        elif self._line is not None:
+            node.database.embedded_url = self._line.database
+        elif self._database is not None:
+            database = self._database
+            node.database.embedded_url = database.url
+            node.supervisor.service("database engine", lambda: database.keep(node.log))
+            if database.exists:
+                node.inventory_home.want()
 
     async def _join(self, node: Node, line: ParentLine) -> None:
         """Become one of the parent's workers: hear of its end, and show the numbers of all."""

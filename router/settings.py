@@ -55,6 +55,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     ingest: Ingest
     redis_url: str | None
     """As `router/store_url.py` allows; a `Secret`, for its password. None: the embedded engine."""
+    database_url: Secret | None
+    """PostgreSQL of the inventory. None: an embedded one."""
     secret_key: Secret | None
     auth_off: bool
     allowed_origins: tuple[str, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
+from actors.inventory_home import InventoryHome
 from actors.ownership import Ownership
 from router.__about__ import __version__
 from router.settings import Settings
@@ -60,6 +61,8 @@ class Status:
         self._ownership = ownership
         self._echo_age_s = echo_age_s
         self._ear_age_s = ear_age_s
+        self.inventory: InventoryHome | None = None
+        """Set once by the composition root."""
         self.port = settings.ports[0]
         self.started = False
         self.draining = False
@@ -86,6 +89,12 @@ class Status:
     def cache_connected(self) -> bool | None:
         """Whether the cache's own store answers now; None when the cache lives in the store."""
         return None if self._settings.cache_url is None else self._cache.connected
+
+    def postgres(self) -> Literal["connected", "away", "unused"]:
+        """Whether the inventory's database answers; unused while nobody has asked for the inventory."""
+        if self.inventory is None or not self.inventory.wanted:
+            return "unused"
+        return "away" if self.inventory.why_away or self.inventory.opened is None else "connected"
 
     def not_ready_reasons(self) -> Sequence[str]:
         """Why the node can't do its work now; empty when it can."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
 from ipaddress import ip_network
+from socket import gethostname
 
 from actors.core.addresses import Guard
 from actors.core.evolution_token import Gate
 from actors.evolution import EvolutionRules
 from actors.instances import Pacing
+from actors.node_ports import NodeRecord
 from actors.webhook_call import DeliveryRules
 from router.__about__ import __version__
 from router.api.tasks import MessageRules
@@ -80,4 +84,18 @@ def message_rules(settings: Settings) -> MessageRules:
         instance=settings.evolution_instance,
         on_unknown=settings.evolution_on_unknown,
         max_retries=settings.max_retries,
+    )
+
+
+def identity(settings: Settings) -> NodeRecord:
+    """What this process says of itself with each beat."""
+    return NodeRecord(
+        node=settings.node_id,
+        incarnation=os.urandom(8).hex(),
+        beat=0,
+        group=settings.worker.group if settings.worker is not None else "",
+        version=__version__,
+        machine=gethostname(),
+        pid=os.getpid(),
+        started_ms=time.time_ns() // 1_000_000,
     )

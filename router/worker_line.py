@@ -17,6 +17,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
+from actors.inventory_ports import DatabaseAway
 from router.edge.metrics_sum import Families
 from router.worker_place import WorkerPlace
 
@@ -62,8 +63,19 @@ class Sum(Struct, frozen=True, tag="sum"):
     families: Families
 
 
-FromWorker = Ready | Failed | AskSum | Numbers
-FromParent = Collect | Sum
+class AskDatabase(Struct, frozen=True, tag="ask database"):
+    """The worker wants to use the inventory's database: it is to run."""
+
+
+class DatabaseAt(Struct, frozen=True, tag="database at"):
+    """Where the inventory's database is; `reason` is why it is nowhere."""
+
+    url: str
+    reason: str = ""
+
+
+FromWorker = Ready | Failed | AskSum | Numbers | AskDatabase
+FromParent = Collect | Sum | DatabaseAt
 
 _encoder = msgspec.msgpack.Encoder()
 from_worker = msgspec.msgpack.Decoder(FromWorker)
@@ -93,6 +105,7 @@ class ParentLine:
         self._socket = socket.socket(fileno=place.line)
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._asked: asyncio.Future[Families] | None = None
+        self._database: asyncio.Future[DatabaseAt] | None = None
 
     def tie(self) -> None:
         """From now on this process dies with its parent, even while it hangs."""
@@ -117,6 +130,9 @@ class ParentLine:
                     case Sum(families=summed) if self._asked is not None:
                         self._asked.set_result(summed)
                         self._asked = None
+                    case DatabaseAt() as found if self._database is not None:
+                        self._database.set_result(found)
+                        self._database = None
         finally:
             writer.close()
         _die()
@@ -142,6 +158,16 @@ class ParentLine:
         asked = self._asked
         await asyncio.wait([asked], timeout=ANSWER_S)
         return asked.result() if asked.done() else own
+
+    async def database(self) -> str:
+        """Where the parent runs the inventory's database. Raises DatabaseAway."""
+        if self._database is None:
+            self._database = asyncio.get_running_loop().create_future()
+            self._send(AskDatabase())
+        found = await asyncio.shield(self._database)
+        if found.reason:
+            raise DatabaseAway(found.reason)
+        return found.url
 
     def _send(self, message: FromWorker) -> None:
         _, writer = self._opened()

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from router.edge.metrics_sum import Families
 from router.worker_line import (
+    AskDatabase,
     AskSum,
     Collect,
     Failed,
@@ -60,6 +61,7 @@ class Crew(Protocol):
     """Who is told what a worker does."""
 
     def ready(self, worker: Worker, said: Ready) -> None: ...
+    def wants_database(self, worker: Worker) -> None: ...
     def ended(self, worker: Worker, end: Ended, pause_s: float) -> None:
         """It starts again after `pause_s`, unless it was stopped."""
         ...
@@ -182,6 +184,8 @@ class Worker:
                 case AskSum(families=own):
                     self.last = own
                     self._crew.asked(self, own)
+                case AskDatabase():
+                    self._crew.wants_database(self)
                 case Numbers(families=own):
                     self.last = own
                     if self._collecting is not None:

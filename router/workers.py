@@ -21,10 +21,11 @@ from router.banner import ready_lines
 from router.edge import logs
 from router.edge.metrics_sum import Families, added, growing
 from router.engine import ENGINE_STOP_S_MIN, Engine, data_dir_lock, embedded_engine, first_start, keep
+from router.inventory_database import EmbeddedDatabase
 from router.listening import addresses, reserve
 from router.settings import Loaded, Settings
 from router.values import host_port
-from router.worker_line import Ready, Sum
+from router.worker_line import DatabaseAt, Ready, Sum
 from router.worker_process import Crew, Ended, Launch, Worker
 
 SERVE = (sys.executable, "-m", "router", "serve")
@@ -100,6 +101,7 @@ class _Parent(Crew):
         self._log = logs.get("workers")
         self._supervisor = Supervisor(LoopClock(loop.time, loop.call_at), self._crashed, self._end)
         self._engine: Engine | None = embedded_engine(self._settings) if self._settings.redis_url is None else None
+        self._database = EmbeddedDatabase(settings, locked=self._engine is not None)
         self._workers: list[Worker] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._came_up: set[int] = set()
@@ -116,18 +118,21 @@ class _Parent(Crew):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end, None)
-        if self._engine is None:
-            return await self._serve(launch, "")
         try:
+            if self._engine is None:
+                return await self._serve(launch, "")
             return await self._serve(launch, await first_start(self._engine))
         finally:
-            await self._engine.stop(max(self._ends_at - loop.time(), ENGINE_STOP_S_MIN))
+            left_s = max(self._ends_at - loop.time(), ENGINE_STOP_S_MIN)
+            engines = (each for each in (self._engine, self._database) if each is not None)
+            await asyncio.gather(*(each.stop(left_s) for each in engines))
 
     async def _serve(self, launch: MakeLaunch, engine_url: str) -> int:
         try:
             if self._engine is not None:
                 engine = self._engine
                 self._supervisor.service("engine", lambda: keep(engine, self._log))
+            self._supervisor.service("database engine", lambda: self._database.keep(self._log))
             if not self._ending.done():
                 self._start(launch, engine_url)
             fatal = await self._ending
@@ -173,6 +178,17 @@ class _Parent(Crew):
         elif len(self._came_up) == len(self._workers):
             for line in ready_lines(self._settings, self._places, said.store):
                 print(line, flush=True)
+
+    def wants_database(self, worker: Worker) -> None:
+        """Run it from now on; the worker hears where it is."""
+        self._supervisor.spawn("database", self._lend_database(worker))
+
+    async def _lend_database(self, worker: Worker) -> None:
+        try:
+            found = DatabaseAt(await self._database.url())
+        except CannotStart as error:
+            found = DatabaseAt("", str(error))
+        worker.send(found)
 
     def ended(self, worker: Worker, end: Ended, pause_s: float) -> None:
         """Keep its totals; give up when not one has ever come up."""

@@ -260,7 +260,7 @@ PORTS = (
     *("actors.ports", "actors.node_ports", "actors.egress_ports", "actors.cache_ports", "actors.channel_ports"),
     *("actors.task_ports", "actors.inbound_ports", "actors.record_ports", "actors.inventory_ports"),
 )
-ROOTS = ("router/composition.py", "router/app.py", "router/engine.py")
+ROOTS = ("router/composition.py", "router/app.py", "router/engine.py", "router/inventory_database.py")
 RULES = (
     Rule("core is pure and imports only core", CORE, imports_only("actors.core", *PURE_LIBRARIES)),
     Rule("core has no clock, no chance, no output", CORE, calls_none(*IMPURE_CALLS)),

@@ -31,6 +31,7 @@ _PARTITION = slice(len(DELIVERY_PREFIX), len(DELIVERY_PREFIX) + 2)
 _DELIVERY_PREFIXES = tuple(f"{DELIVERY_PREFIX}{partition:02x}" for partition in range(PARTITIONS))
 _TASK_PREFIXES = tuple(f"{TASK_PREFIX}{partition:02x}" for partition in range(PARTITIONS))
 _DELIVERY_ID = re.compile(DELIVERY_PREFIX + r"([0-9a-f]{2})" + _UUID)
+_EVENT_ID = re.compile(EVENT_PREFIX + _UUID)
 _TASK_ID = re.compile(TASK_PREFIX + r"([0-9a-f]{2})" + _UUID)
 
 
@@ -66,6 +67,16 @@ def derived_delivery_id(partition: int, seed: str) -> str:
 def derived_task_id(partition: int, seed: str) -> str:
     """The task id that the same seed always gives; it does not sort by time."""
     return _derived(_TASK_PREFIXES[partition], seed)
+
+
+def derived_event_id(seed: str) -> str:
+    """The event id that the same seed always gives; it does not sort by time."""
+    return _derived(EVENT_PREFIX, seed)
+
+
+def is_event_id(text: str) -> bool:
+    """Whether a text from outside could be an event's id."""
+    return _EVENT_ID.fullmatch(text) is not None
 
 
 def is_task(delivery_id: str) -> bool:

@@ -42,6 +42,7 @@ class NodeStatus(Protocol):
     def port(self) -> int: ...
     def store_connected(self) -> bool: ...
     def cache_connected(self) -> bool | None: ...
+    def postgres(self) -> Literal["connected", "away", "unused"]: ...
     def not_ready_reasons(self) -> Sequence[str]: ...
 
 
@@ -116,14 +117,15 @@ class Operations:
         """Answer `GET /health`: 503 when something the node needs is away."""
         status = self._status
         connected, cache = status.store_connected(), status.cache_connected()
-        parts = {"redis": connected, "cache": cache is not False}
+        postgres = status.postgres()
+        parts = {"redis": connected, "postgres": postgres != "away", "cache": cache is not False}
         away = tuple(name for name, there in parts.items() if not there)
         health = Health(
             service=status.service,
             status="unhealthy" if away else "healthy",
             port=status.port,
             redis="connected" if connected else "away",
-            postgres="unused",
+            postgres=postgres,
             version=status.version,
             node=status.node,
             timestamp=datetime.fromtimestamp(self._clock.wall(), UTC).isoformat().replace("+00:00", "Z"),

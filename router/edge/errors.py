@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from actors.core.json_limits import BadField
+from actors.inventory_ports import DatabaseAway
 from actors.ports import Overloaded, StoreAway
 from router.edge.usecase import Reply
 
@@ -125,8 +126,8 @@ class ProblemBody(Struct, kw_only=True, omit_defaults=True):
     pointer: str | None = None
 
 
-KnownFailure = Problem | BadField | StoreAway | Overloaded | TimeoutError
-KNOWN_FAILURES = (Problem, BadField, StoreAway, Overloaded, TimeoutError)
+KnownFailure = Problem | BadField | StoreAway | DatabaseAway | Overloaded | TimeoutError
+KNOWN_FAILURES = (Problem, BadField, StoreAway, DatabaseAway, Overloaded, TimeoutError)
 """The same for an `except`: the failures that are part of normal life."""
 
 
@@ -141,6 +142,8 @@ def problem_of(failure: KnownFailure) -> Problem:
             return TryLater(
                 "the store is away or cannot write; send it again with the same idempotency key or message id"
             )
+        case DatabaseAway():
+            return TryLater("the inventory's database is away; send it again with the same idempotency key")
         case Overloaded():
             return TryLater("the router is at its limit; send it again")
         case _:

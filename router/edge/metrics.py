@@ -91,6 +91,7 @@ class Metrics:
         self._add_cache()
         self._add_channels()
         self._add_inbound()
+        self._add_inventory()
         self._add_runtime()
         self._requests = self._numbers("counter", "buzon_http_requests", "Requests answered.", "method,route,status")
         self._request_seconds = self._distributions(
@@ -255,6 +256,17 @@ class Metrics:
         }
         self.inbound_takeovers: ports.Counter = self._counter(
             "buzon_inbound_takeovers", "Messages that people wrote on the phone of an instance."
+        )
+
+    def _add_inventory(self) -> None:
+        self.inventory_events: ports.Counter = self._counter(
+            "buzon_inventory_events", "Events that this node brought into the inventory's projection."
+        )
+        self.inventory_lag_seconds: ports.Gauge = self._gauge(
+            "buzon_inventory_lag_seconds", "Age of the oldest event that the inventory's projection lacks."
+        )
+        self.inventory_lag_events: ports.Gauge = self._gauge(
+            "buzon_inventory_lag_events", "Events that the inventory's projection lacks."
         )
 
     def _add_runtime(self) -> None:

@@ -9,7 +9,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import structlog
 from aiohttp import web
@@ -60,6 +60,10 @@ class NodeState(Struct):
     def cache_connected(self) -> bool | None:
         """Whether the cache's own store answers."""
         return self.cache
+
+    def postgres(self) -> Literal["connected", "away", "unused"]:
+        """Whether the inventory's database answers."""
+        return "unused"
 
     def not_ready_reasons(self) -> Sequence[str]:
         """Why the node cannot work."""

@@ -16,6 +16,8 @@ INBOUND = "buzon:{buzon:cfg}:inbound"
 """The tag puts them into the slot of CONFIG."""
 HEALTH = "buzon:{buzon:cfg}:instances"
 """What is known of WhatsApp instances, as `what:instance`."""
+EVENTS = "buzon:events"
+"""The inventory's events, for whoever wants to follow them."""
 HEALTH_AT = "buzon:{buzon:cfg}:heard"
 """When each of them was heard of."""
 FORMAT = 2

@@ -16,6 +16,7 @@ from actors.adapters.valkey.batches import ValkeyBatches
 from actors.adapters.valkey.channel_ear import ValkeyEar
 from actors.adapters.valkey.deliveries import Kept, ValkeyDeliveries
 from actors.adapters.valkey.dialling import StoreUrl
+from actors.adapters.valkey.event_stream import ValkeyEventStream
 from actors.adapters.valkey.greeting import Greeter, Hooks, Server
 from actors.adapters.valkey.identity import Identity, StoreUnfit
 from actors.adapters.valkey.inbound_records import ValkeyInboundRecords
@@ -63,6 +64,7 @@ class ValkeyStore(Hooks):
         self.deliveries = ValkeyDeliveries(runner, options.kept)
         self.tasks = ValkeyTasks(runner, options.kept)
         self.health = ValkeyHealth(runner)
+        self.events = ValkeyEventStream(runner)
         self.partitions = ValkeyPartitions(runner)
         self.membership = ValkeyMembership(runner, lambda: self.cluster, self.reject)
         self.records = ValkeyRecords(runner)

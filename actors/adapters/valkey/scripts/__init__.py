@@ -13,6 +13,7 @@ from msgspec import Struct
 
 NAMES = (
     "acquire",
+    "add_events",
     "append",
     "attended",
     "awaken",

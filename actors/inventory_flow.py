@@ -1,0 +1,198 @@
+"""Inventory flow: how events leave the database and come back as the projection.
+
+The relay numbers what was committed, puts it into the stream and on the channel, and calls it sent; the projector
+follows the stream and moves the projection. Both are one node's at a time, the owner of the inventory's partition, and
+each of their writes carries its epoch. Each step may be done again after a crash: the stream takes a number once, a
+message of the channel has its event's id, the projection skips what it has.
+Invariant: what the stream lacks is read from the database, so a store that forgot loses no event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from actors.cache import Cache
+from actors.cache_ports import CacheWrite
+from actors.core.inventory import Event
+from actors.core.partition import locate
+from actors.inventory import SEQ_NAME
+from actors.inventory_home import InventoryHome, InventoryParts
+from actors.inventory_ports import Applied, DatabaseAway, Fenced, Gap
+from actors.ports import Counter, Gauge, Journal, Overloaded, StoreAway
+
+CHANNEL = "events"
+PARTITION = locate("$inventory")[1]
+"""Whoever owns this one moves the inventory's events."""
+BITE = 500
+"""Events moved in one go."""
+IDLE_S = 0.05
+"""How often the database is asked for events that another node's commands wrote."""
+AGAIN_S = 0.5
+LAG_EVERY = 20
+_encode = msgspec.json.Encoder().encode
+
+
+class EventStream(Protocol):
+    """The stream of all events in the store. May raise StoreAway."""
+
+    async def add(self, events: Sequence[Event]) -> None:
+        """Put events at the end; those whose numbers it has had already are left out."""
+        ...
+
+    async def read(self, from_seq: int, limit: int) -> Sequence[Event]:
+        """Events from a number on, as far as they are kept."""
+        ...
+
+
+class Owned(Protocol):
+    """Part of `actors.ownership.Ownership`."""
+
+    def epoch(self, partition: int) -> int: ...
+    def may_act(self, partition: int, epoch: int) -> bool: ...
+
+
+class FlowMeters(Protocol):
+    """What is counted."""
+
+    inventory_events: Counter
+    inventory_lag_seconds: Gauge
+    inventory_lag_events: Gauge
+
+
+Publish = Callable[[str, bytes, str], Awaitable[object]]
+"""Channel, JSON, the id under which it is published once."""
+
+
+class InventoryFlow:
+    """One node's relay and projector. `run` is a service."""
+
+    def __init__(
+        self, home: InventoryHome, stream: EventStream, cache: Cache, ownership: Owned, meters: FlowMeters
+    ) -> None:
+        self._home = home
+        self._stream = stream
+        self._cache = cache
+        self._ownership = ownership
+        self._meters = meters
+        self._woken = asyncio.Event()
+        self._shown = -1
+        """The number of the projection that readers look under."""
+        self._doubtful = False
+        self.publish: Publish = _nowhere
+        """Publishes on a channel; set once by the composition root."""
+        self.on_applied: Callable[[Event], None] = lambda _event: None
+        """Told of each event that the projection has now."""
+
+    def wake(self) -> None:
+        """There is something to move."""
+        self._woken.set()
+
+    async def run_once(self) -> int:
+        """Move what there is; gives how many events were numbered or applied. Raises DatabaseAway, StoreAway,
+        Overloaded."""
+        parts = self._home.opened
+        epoch = self._ownership.epoch(PARTITION)
+        if parts is None or not self._ownership.may_act(PARTITION, epoch):
+            return 0
+        return await self.relay(parts, epoch) + await self.project(parts, epoch)
+
+    async def relay(self, parts: InventoryParts, epoch: int) -> int:
+        """Let events that were committed go: into the stream and onto the channel."""
+        numbered = await parts.relay.number(epoch, BITE)
+        if isinstance(numbered, Fenced) or not numbered.events:
+            return 0
+        await self._stream.add(numbered.events)
+        for event in numbered.events:
+            await self.publish(CHANNEL, message_of(event), event.event_id)
+        await parts.relay.sent(epoch, numbered.events[-1].seq)
+        return len(numbered.events)
+
+    async def project(self, parts: InventoryParts, epoch: int) -> int:
+        """Move the projection by what the stream has, or by what the database has where the stream lacks it."""
+        moved = 0
+        while True:
+            watermark = await parts.queries.watermark()
+            events = await self._stream.read(watermark + 1, BITE)
+            applied = await parts.projection.apply(epoch, events) if events else None
+            if isinstance(applied, Gap) or (applied is None and await self._behind(parts, watermark)):
+                events = await parts.projection.events(watermark + 1, BITE)
+                applied = await parts.projection.apply(epoch, events) if events else None
+            if not isinstance(applied, Applied):
+                await self._show(watermark)
+                return moved
+            await self._show(applied.seq)
+            moved += applied.count
+            self._meters.inventory_events.inc(applied.count)
+            for event in events[len(events) - applied.count :]:
+                self.on_applied(event)
+            if not applied.count:
+                return moved
+
+    async def run(self, journal: Journal) -> None:
+        """Move events as they come. A service: ends only by cancellation."""
+        turn, away = 0, False
+        while True:
+            try:
+                moved = await self.run_once()
+                turn += 1
+                if turn % LAG_EVERY == 0:
+                    await self._measure()
+                if away:
+                    journal.info("inventory flows again")
+                    self._home.why_away = ""
+                away = False
+            except (DatabaseAway, StoreAway, Overloaded) as error:
+                if not away:
+                    journal.warning("inventory stands still", reason=str(error))
+                away, moved = True, 0
+                if isinstance(error, DatabaseAway):
+                    self._home.why_away = str(error)
+                await asyncio.sleep(AGAIN_S)
+            if moved:
+                continue
+            try:
+                async with asyncio.timeout(IDLE_S):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+            self._woken.clear()
+
+    async def _behind(self, parts: InventoryParts, watermark: int) -> bool:
+        """Whether the database has numbered events that the stream does not have: a store that forgot. Asked when the
+        projection begins to stand still, and when it lags while it does."""
+        if watermark == self._shown and not self._doubtful:
+            return False
+        self._doubtful = False
+        return bool(await parts.projection.events(watermark + 1, 1))
+
+    async def _show(self, seq: int) -> None:
+        """Have readers look under this number. A cache that is away is told when it is back: what it holds is not
+        believed meanwhile."""
+        if seq == self._shown:
+            return
+        try:
+            await self._cache.write(CacheWrite(key=SEQ_NAME, op="set", value=str(seq).encode()))
+        except (StoreAway, Overloaded):
+            return
+        self._shown = seq
+
+    async def _measure(self) -> None:
+        parts = self._home.opened
+        if parts is not None:  # also where another node moves events: each must know whether the database is there
+            lag = await parts.queries.lag()
+            self._meters.inventory_lag_seconds.set(lag.seconds)
+            self._meters.inventory_lag_events.set(lag.events)
+            self._doubtful = lag.events > 0
+
+
+def message_of(event: Event) -> bytes:
+    """The event as it goes onto the channel."""
+    return _encode({"event_id": event.event_id, "type": event.type, "data": event.data, "at": event.at})
+
+
+async def _nowhere(_channel: str, _data: bytes, _once: str) -> object:
+    raise RuntimeError("events have nowhere to go")
