@@ -13,11 +13,15 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from hypothesis import settings
 
 from tests.support.node import NodeProcess, http_client
 from tests.support.valkey import ValkeyServer, redis_binary
 from tests.support.valkey_cluster import ValkeyCluster
 
+settings.register_profile("quick", max_examples=int(os.environ.get("EXAMPLES", "40")), deadline=None)
+settings.load_profile("quick")
+"""Of each property that names no number itself; `EXAMPLES=1000 make test` looks for longer."""
 LONG = (
     "test_bench_smoke.py",
     "test_bench_sends_smoke.py",

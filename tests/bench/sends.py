@@ -208,6 +208,6 @@ def scenarios(rig: Rig, found: Mapping[str, Side], *, smoke: bool) -> dict[str, 
     """In the order of their turns: what is compared has its turns beside each other."""
     return {
         way.format(name): measure(rig, side, instances, SMOKE_LEAST if smoke else LEAST)
-        for way, (measure, instances) in WAYS.items()
+        for way, (measure, instances) in ({MANY: WAYS[MANY]} if smoke else WAYS).items()
         for name, side in found.items()
     }

@@ -86,7 +86,7 @@ async def freeze_shortly(rig: Rig, chaos: Chaos) -> None:
     chaos.expect(await rig.owners() == before, "partitions changed hands")
 
 
-@row(6, title="SIGTERM under load", allows=Allows(duplicates=0), smoke=True)
+@row(6, title="SIGTERM under load", allows=Allows(duplicates=0))
 async def stop_an_owner(_rig: Rig, chaos: Chaos) -> None:
     """It ends in order within five seconds, and nothing comes twice: what it had begun it finishes."""
     await chaos.balanced()

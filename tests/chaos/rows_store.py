@@ -41,7 +41,7 @@ def full_rate(chaos: Chaos, since: float, for_s: float = 1.5) -> None:
     chaos.judge(judge)
 
 
-@row(9, title="kill -9 of the store, and restart", allows=Allows(duplicates=0), smoke=True)
+@row(9, title="kill -9 of the store, and restart", allows=Allows(duplicates=0))
 async def kill_the_store(_rig: Rig, chaos: Chaos) -> None:
     """503 at once while it is away, all is well two seconds after it is back."""
     await chaos.balanced()

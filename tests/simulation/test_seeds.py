@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.run import Wish, run
 
-SEEDS = 80
+SEEDS = 40
 TOGETHER = 20
 
 
