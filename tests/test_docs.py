@@ -273,6 +273,20 @@ async def test_the_channels_section_works(tmp_path: Path, make_node: NodeFactory
     assert history["messages"] == [{"id": published["id"], "offset": 1, "data": message}]
 
 
+async def test_the_inventory_example_works(tmp_path: Path, make_node: NodeFactory) -> None:
+    """Two commands, the projection, the lines, and both events."""
+    node = make_node(data_dir=tmp_path / "data")
+    await node.start()
+    with shell(tmp_path, node, webhook_port=free_port()) as terminal:
+        made, line, page, one, history = [json.loads(each) for each in terminal.run(EXAMPLES["inventory"])]
+
+    row = {"inventario_id": 1, "cliente": "Ana", "total_items": 12, "fecha_caducidad": "2027-01-31"}
+    assert (made["id"], made["total_items"], line["cantidad"]) == (1, 0, 12)
+    assert page == [row]
+    assert one == {**row, "lineas": [{"id": 1, "producto": "tuerca", "cantidad": 12}]}
+    assert [message["data"]["event_id"] for message in history["messages"]] == [made["event_id"], line["event_id"]]
+
+
 async def test_the_whatsapp_example_goes_round(
     tmp_path: Path, make_node: NodeFactory, http: aiohttp.ClientSession
 ) -> None:
@@ -359,7 +373,15 @@ async def test_the_production_example_names_settings_that_work(tmp_path: Path) -
 def test_every_shell_block_of_the_readme_is_run() -> None:
     """By the tests above: a new block needs a name and a test."""
     ran = {"run", "listen", "send", "crash", "resume", "look", "production", "cache-seconds", "cache-durations"}
-    ran |= {"channels-publish", "whatsapp", "whatsapp-fake", "whatsapp-run", "whatsapp-agent", "whatsapp-look"}
+    ran |= {
+        "channels-publish",
+        "whatsapp",
+        "whatsapp-fake",
+        "whatsapp-run",
+        "whatsapp-agent",
+        "whatsapp-look",
+        "inventory",
+    }
 
     assert {example.name for example in EXAMPLES.values() if example.language == "sh"} == ran
     assert fences(README, "sh") == len(ran)

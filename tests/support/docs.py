@@ -27,6 +27,7 @@ DOCUMENTS = (
         "CACHE.md",
         "CHANNELS.md",
         "WHATSAPP.md",
+        "INVENTORY.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
     ),
