@@ -11,9 +11,6 @@ from __future__ import annotations
 
 from hmac import compare_digest
 
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
 from msgspec import Struct
 
 JWT_BYTES_MAX = 2048
@@ -67,6 +64,10 @@ def _signed_with(key: bytes, text: str, now_s: float) -> bool:
     """Whether the text is a JWT as Evolution makes it under this key, and is of now."""
     if text.count(".") != 2 or len(text) > JWT_BYTES_MAX:  # noqa: PLR2004  header.claims.signature
         return False
+    from joserfc import jwt  # noqa: PLC0415  a tenth of a node's start, and few ever show a JWT
+    from joserfc.errors import JoseError  # noqa: PLC0415
+    from joserfc.jwk import OctKey  # noqa: PLC0415
+
     try:
         # Not import_key: that refuses nothing more here, and warns of every short key.
         token = jwt.decode(text, OctKey(key, key), algorithms=["HS256"])

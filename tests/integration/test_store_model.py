@@ -470,4 +470,4 @@ def lives(server: ValkeyServer, bounds: settings) -> None:
 
 def test_the_store_does_what_the_model_says(any_store: ValkeyServer) -> None:
     """Whatever happens to two keys, in whatever order."""
-    lives(any_store, settings(max_examples=25, stateful_step_count=30, deadline=None))
+    lives(any_store, settings(max_examples=12, stateful_step_count=30, deadline=None))

@@ -228,7 +228,7 @@ async def test_a_debounce_ends_as_long_after_its_last_message_as_it_would_have(a
         assert deadlines == [now_ms + 19_000, now_ms + 19_000, now_ms + 31_000]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), count=st.integers(1, 12), max_size=st.sampled_from([2, 3, 100]))
 def test_the_order_in_which_nodes_come_back_does_not_matter(
     valkey: ValkeyServer, data: st.DataObject, count: int, max_size: int

@@ -35,7 +35,7 @@ Step = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(steps=st.lists(Step, min_size=5, max_size=40))
 @in_virtual_time
 async def test_no_two_may_act_in_one_partition(steps: list[tuple[str, str, object]]) -> None:

@@ -462,7 +462,7 @@ class Model:
             assert sum(self.sizes[request] for request in batch[:-1]) < BATCH_BYTES_MAX
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(steps=st.lists(Step, max_size=25))
 @in_virtual_time
 async def test_order_is_kept_and_everyone_is_answered_once(steps: list[tuple[str, int, int]]) -> None:

@@ -33,7 +33,7 @@ Step = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     steps=st.lists(Step, min_size=8, max_size=30),
     outcomes=st.lists(OUTCOMES, min_size=5, max_size=40),

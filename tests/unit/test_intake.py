@@ -162,7 +162,7 @@ def test_equal_keys_the_last_counts() -> None:
     assert parse(body).message.buffer.key == "y"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(st.binary(max_size=60), st.integers(0, len(SEED_EXAMPLE)), st.integers(0, 30))
 @example(b"\xff", 200, 1)
 def test_no_bytes_raise_anything_else(noise: bytes, at: int, cut: int) -> None:

@@ -135,7 +135,7 @@ TREES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(TREES)
 def test_the_named_field_holds_the_first_unfit_integer(value: object) -> None:
     """Refused exactly when some integer does not fit, and the first of them in the text is named."""

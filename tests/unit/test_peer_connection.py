@@ -409,7 +409,7 @@ async def test_a_frame_that_comes_twice_ends_the_connection(sent_twice: str, kin
 
 
 @given(garbage=st.binary(max_size=3000), like_a_hello=st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @in_virtual_time
 async def test_garbage_never_gets_past_the_door(garbage: bytes, like_a_hello: bool) -> None:
     """Whatever is said: nothing is served, no more is kept than a hello takes, and nothing is answered."""
@@ -428,7 +428,7 @@ async def test_garbage_never_gets_past_the_door(garbage: bytes, like_a_hello: bo
 
 
 @given(garbage=st.binary(min_size=1, max_size=500))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @in_virtual_time
 async def test_garbage_from_a_listener_opens_nothing(garbage: bytes) -> None:
     """A dialler hangs up when the welcome is none, and says nothing more than its hello."""

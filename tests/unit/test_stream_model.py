@@ -285,7 +285,7 @@ class Follower(RuleBasedStateMachine):
 
 
 TestFollower = Follower.TestCase
-TestFollower.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestFollower.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 Decide = Callable[[Stream, Inbox], tuple[Stream, tuple[Effect, ...]]]
 right: Decide = streams.decide
