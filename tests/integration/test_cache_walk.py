@@ -25,8 +25,12 @@ async def cache(any_topology: ValkeyServer | ValkeyCluster) -> AsyncIterator[Hea
         yield store
 
 
+TOGETHER = 500
+
+
 async def _filled(cache: HeardCache, names: Iterable[str]) -> None:
-    await did(cache, *(setting(name) for name in names))
+    for at in range(0, len(names), TOGETHER):  # one call for all would take a busy server longer than a call may
+        await did(cache, *(setting(name) for name in names[at : at + TOGETHER]))
 
 
 def _flat(slices: list[list[str]]) -> list[str]:
