@@ -21,7 +21,7 @@ from actors.core.inventory import Event
 from actors.core.partition import locate
 from actors.inventory import SEQ_NAME
 from actors.inventory_home import InventoryHome, InventoryParts
-from actors.inventory_ports import Applied, DatabaseAway, Fenced, Gap
+from actors.inventory_ports import DatabaseAway, Fenced, Gap
 from actors.ports import Counter, Gauge, Journal, Overloaded, StoreAway
 
 CHANNEL = "events"
@@ -121,7 +121,9 @@ class InventoryFlow:
             if isinstance(applied, Gap) or (applied is None and await self._behind(parts, watermark)):
                 events = await parts.projection.events(watermark + 1, BITE)
                 applied = await parts.projection.apply(epoch, events) if events else None
-            if not isinstance(applied, Applied):
+            if isinstance(applied, Fenced):
+                return moved  # what is shown is somebody else's by now, and this watermark may be from before
+            if applied is None or isinstance(applied, Gap):
                 await self._show(watermark)
                 return moved
             await self._show(applied.seq)
@@ -139,7 +141,7 @@ class InventoryFlow:
             try:
                 moved = await self.run_once()
                 turn += 1
-                if turn % LAG_EVERY == 0:
+                if away or turn % LAG_EVERY == 0:  # whoever moves nothing learns only from this that it is back
                     await self._measure()
                 if away:
                     journal.info("inventory flows again")
@@ -170,12 +172,14 @@ class InventoryFlow:
         return bool(await parts.projection.events(watermark + 1, 1))
 
     async def _show(self, seq: int) -> None:
-        """Have readers look under this number. A cache that is away is told when it is back: what it holds is not
-        believed meanwhile."""
-        if seq == self._shown:
-            return
+        """Have readers look under this number, again when somebody changed it: a node that slept between its write and
+        this, a flush of the cache. A cache that is away is told when it is back: what it holds is not believed
+        meanwhile."""
+        value = str(seq).encode()
         try:
-            await self._cache.write(CacheWrite(key=SEQ_NAME, op="set", value=str(seq).encode()))
+            if seq == self._shown and (await self._cache.read(SEQ_NAME))[0].value == value:
+                return
+            await self._cache.write(CacheWrite(key=SEQ_NAME, op="set", value=value))
         except (StoreAway, Overloaded):
             return
         self._shown = seq
