@@ -10,6 +10,7 @@ answer was committed; whoever names an event gets no answer from before it.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import date
@@ -40,6 +41,8 @@ LOOK_S = 0.01
 KEPT_MS = 60_000
 PREFIX = "inventario:"
 SEQ_NAME = f"{PREFIX}seq"
+_NUMBER = re.compile(rb"[0-9]{1,19}")
+"""Anything else under the name is somebody else's, and would become part of other names."""
 T = TypeVar("T")
 _encode = msgspec.json.Encoder().encode
 
@@ -144,7 +147,7 @@ class Inventory:
             return await read()
         try:
             version, how = await self._cache.read(SEQ_NAME)
-            if version.value is None or how == "stale":
+            if version.value is None or how == "stale" or not _NUMBER.fullmatch(version.value):
                 return await read()
             key = f"{PREFIX}{version.value.decode()}:{name}"
             kept, _ = await self._cache.read(key)
