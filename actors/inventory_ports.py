@@ -180,7 +180,8 @@ class InventoryRelay(Protocol):
 
 
 class InventoryProjection(Protocol):
-    """The read side's writer. `apply` takes events in order; those it has are skipped, a gap is an answer."""
+    """The read side's writer. `apply` takes events in order; those it has are skipped, a gap is an answer, and so are
+    numbers that the relay has not given: such events are another database's."""
 
     async def apply(self, epoch: int, events: Sequence[Event]) -> Applied | Gap | Fenced: ...
     async def events(self, from_seq: int, limit: int) -> tuple[Event, ...]: ...

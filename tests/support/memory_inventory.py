@@ -237,6 +237,8 @@ class MemoryProjection:
             return Fenced(epoch=database.projection_epoch)
         if (missing := missing_before(events, database.applied)) is not None:
             return Gap(expected=missing)
+        if events[-1].seq > database.numbered:
+            return Gap(expected=database.applied + 1)
         database.projection_epoch = epoch
         new = [event for event in events if event.seq > database.applied]
         for event in new:

@@ -183,6 +183,8 @@ class PostgresProjection:
                 return Fenced(epoch=state["epoch"])
             if not new or events[-1].seq <= state["seq"]:
                 return Applied(seq=state["seq"], count=0)
+            if new[-1].seq > state["numbered"]:
+                return Gap(expected=state["seq"] + 1)  # they are another database's
             from_seq = state["seq"]
         raise DatabaseAway("the projection is moved by somebody else all the time")
 

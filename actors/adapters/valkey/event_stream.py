@@ -6,6 +6,7 @@ Entries are named by their numbers (`7-0`), so each is there once, however often
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, cast
 
 import msgspec
@@ -16,6 +17,7 @@ from actors.core.inventory import Event, EventType
 
 EVENTS_MAX = 100_000
 """Kept in the stream; all of them are in the database."""
+FIELDS = {b"event_id", b"type", b"data", b"at"}
 
 
 class ValkeyEventStream:
@@ -32,14 +34,17 @@ class ValkeyEventStream:
         await self._runner.cold("add_events", (EVENTS,), arguments)
 
     async def read(self, from_seq: int, limit: int) -> Sequence[Event]:
-        """Events from a number on."""
+        """Events from a number on, up to the first entry that is somebody else's."""
         rows = await self._runner.command("XRANGE", EVENTS, f"{from_seq}-0", "+", "COUNT", limit)
-        return [_event(name, fields) for name, fields in rows]
+        events = (_event(name, fields) for name, fields in rows)
+        return [event for event in takewhile(lambda event: event is not None, events) if event is not None]
 
 
-def _event(name: bytes, fields: Any) -> Event:
+def _event(name: bytes, fields: Any) -> Event | None:
     flat = iter(fields)
     known = fields if isinstance(fields, dict) else dict(zip(flat, flat, strict=True))
+    if not known.keys() >= FIELDS:
+        return None
     return Event(
         seq=int(name.partition(b"-")[0]),
         event_id=known[b"event_id"].decode(),
