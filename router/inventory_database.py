@@ -15,6 +15,7 @@ from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
 from actors.adapters.data_dir import DataDirLock, DataDirUnusable
+from actors.adapters.engine_process import EngineFailed
 from actors.adapters.postgres.database import Database
 from actors.adapters.postgres.embedded import EmbeddedPostgres
 from actors.adapters.postgres.inventory_store import (
@@ -25,7 +26,7 @@ from actors.adapters.postgres.inventory_store import (
 )
 from actors.adapters.postgres.inventory_upkeep import PostgresUpkeep
 from actors.adapters.postgres.schema import migrate
-from actors.inventory_home import InventoryParts
+from actors.inventory_home import AGAIN_S_MAX, AGAIN_S_MIN, InventoryParts
 from actors.inventory_ports import DatabaseAway, InventoryUpkeep
 from router.settings import Settings
 
@@ -98,7 +99,22 @@ class EmbeddedDatabase:
         while True:
             code = await self._engine.wait_exit()
             log.error("embedded database ended", exit_code=code)
-            await self._engine.start()
+            await self._start_again(log)
+
+    async def _start_again(self, log: FilteringBoundLogger) -> None:
+        """However long that takes: a node does the rest of its work without it, and must not end for it."""
+        pause_s = 0.0
+        while True:
+            try:
+                await self._engine.start()
+            except EngineFailed as error:
+                if not pause_s:
+                    log.warning("embedded database cannot be started", reason=str(error))
+                pause_s = min(2 * pause_s, AGAIN_S_MAX) or AGAIN_S_MIN
+                await self._engine.stop()
+                await asyncio.sleep(pause_s)
+            else:
+                return
 
     async def stop(self, within_s: float) -> None:
         """End it."""
