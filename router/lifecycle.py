@@ -134,6 +134,7 @@ class _Process:
             node.inventory_home.want()
         elif self._line is not None:
             node.database.embedded_url = self._line.database
+            self._line.on_database = node.inventory_home.want
         elif self._database is not None:
             database = self._database
             node.database.embedded_url = database.url

@@ -106,6 +106,8 @@ class ParentLine:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._asked: asyncio.Future[Families] | None = None
         self._database: asyncio.Future[DatabaseAt] | None = None
+        self.on_database: Callable[[], None] = lambda: None
+        """Told that the inventory's database runs, whoever wanted it; set once by whoever runs the node."""
 
     def tie(self) -> None:
         """From now on this process dies with its parent, even while it hangs."""
@@ -130,9 +132,8 @@ class ParentLine:
                     case Sum(families=summed) if self._asked is not None:
                         self._asked.set_result(summed)
                         self._asked = None
-                    case DatabaseAt() as found if self._database is not None:
-                        self._database.set_result(found)
-                        self._database = None
+                    case DatabaseAt() as found:
+                        self._told_database(found)
         finally:
             writer.close()
         _die()
@@ -168,6 +169,13 @@ class ParentLine:
         if found.reason:
             raise DatabaseAway(found.reason)
         return found.url
+
+    def _told_database(self, found: DatabaseAt) -> None:
+        if self._database is not None:
+            self._database.set_result(found)
+            self._database = None
+        if found.url:
+            self.on_database()
 
     def _send(self, message: FromWorker) -> None:
         _, writer = self._opened()

@@ -173,6 +173,8 @@ class _Parent(Crew):
         for index, reason in self._refused.items():
             self._log.warning("worker ended at its start", worker=index, reason=reason)
         self._refused.clear()
+        if self._settings.database_url is None and self._database.exists:
+            self.wants_database(worker)
         if announced:
             self._log.info("worker ready", worker=worker.index, node=said.node)
         elif len(self._came_up) == len(self._workers):
@@ -180,7 +182,7 @@ class _Parent(Crew):
                 print(line, flush=True)
 
     def wants_database(self, worker: Worker) -> None:
-        """Run it from now on; the worker hears where it is."""
+        """Run it from now on; all workers hear where it is, since another than this one may be to move the events."""
         self._supervisor.spawn("database", self._lend_database(worker))
 
     async def _lend_database(self, worker: Worker) -> None:
@@ -188,7 +190,8 @@ class _Parent(Crew):
             found = DatabaseAt(await self._database.url())
         except CannotStart as error:
             found = DatabaseAt("", str(error))
-        worker.send(found)
+        for each in self._workers if found.url else (worker,):
+            each.send(found)
 
     def ended(self, worker: Worker, end: Ended, pause_s: float) -> None:
         """Keep its totals; give up when not one has ever come up."""
