@@ -34,14 +34,23 @@ class Rig:
         self.database = MemoryDatabase()
         self.server = CacheServer()
         self.wire = CacheWire(self.server)
-        rules = CacheRules(near_bytes_max=1 << 20, stale_s=60.0)
-        cache = Cache(self.wire, rules, stage.supervisor, stage.clock, CacheTallies())
-        self.wire.on_invalidated = cache.on_invalidated
-        home = InventoryHome(opener(self.database), stage.journal)
-        stage.supervisor.service("home", home.run)
-        self.inventory = Inventory(home, cache, stage.clock)
-        self.flow = InventoryFlow(home, MemoryStream(), cache, OwnedDouble(), FlowTallies())
+        self.home = InventoryHome(opener(self.database), stage.journal)
+        stage.supervisor.service("home", self.home.run)
+        cache = self._cache(self.wire)
+        self.inventory = Inventory(self.home, cache, stage.clock)
+        self.flow = InventoryFlow(self.home, MemoryStream(), cache, OwnedDouble(), FlowTallies())
         self.flow.publish = MemoryChannel().publish
+
+    def another(self) -> tuple[Inventory, CacheWire]:
+        """A node that does not move the events, and its way to the cache's server."""
+        wire = CacheWire(self.server)
+        return Inventory(self.home, self._cache(wire), self.stage.clock), wire
+
+    def _cache(self, wire: CacheWire) -> Cache:
+        rules = CacheRules(near_bytes_max=1 << 20, stale_s=60.0)
+        cache = Cache(wire, rules, self.stage.supervisor, self.stage.clock, CacheTallies())
+        wire.on_invalidated = cache.on_invalidated
+        return cache
 
     async def made(self, cliente: str = "Ana") -> int:
         """A new inventory; gives its id."""
@@ -245,7 +254,7 @@ async def test_a_cache_that_is_away_changes_nothing_but_time() -> None:
         await r.moved()
         assert await r.total(ana) == 0
         r.wire.away = True
-        r.wire.proof.until = 0.0
+        r.wire.cut()
         await passing(AWAY_S)
         reads = r.database.reads
         await r.inventory.add_line("evt_1", ana, "p", 3)
@@ -256,6 +265,25 @@ async def test_a_cache_that_is_away_changes_nothing_but_time() -> None:
         r.wire.away = False
         await r.moved()
         assert await r.total(ana) == 3
+
+
+@in_virtual_time
+async def test_a_number_that_cannot_be_proved_is_believed_by_nobody() -> None:
+    """A node whose cache is away reads the database, whatever it has near; those that moved on are not its cache's."""
+    async with rig() as r:
+        ana = await r.made()
+        await r.moved()
+        other, wire = r.another()
+        for _ in range(2):  # the first is told by the database and kept, the second is near
+            assert await other.detail(ana, None) is not None
+        wire.away, wire.link_silent = True, True
+        wire.cut()
+        await passing(AWAY_S)
+        await r.inventory.add_line("evt_1", ana, "p", 3)
+        await r.moved()
+        found = await other.detail(ana, None)
+        assert found is not None
+        assert found.resumen.total_items == 3
 
 
 @pytest.mark.parametrize("garbage", [b"garbage", b"null", b"[]", b'{"rows":[{"cliente":1}]}', b"\xff\xfe", b""])
