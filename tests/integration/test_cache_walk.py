@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -28,7 +28,7 @@ async def cache(any_topology: ValkeyServer | ValkeyCluster) -> AsyncIterator[Hea
 TOGETHER = 500
 
 
-async def _filled(cache: HeardCache, names: Iterable[str]) -> None:
+async def _filled(cache: HeardCache, names: Sequence[str]) -> None:
     for at in range(0, len(names), TOGETHER):  # one call for all would take a busy server longer than a call may
         await did(cache, *(setting(name) for name in names[at : at + TOGETHER]))
 
