@@ -22,6 +22,8 @@ from msgspec import Struct
 from actors.cache import Cache
 from actors.cache_ports import CacheWrite
 from actors.inventory_home import InventoryHome, InventoryParts
+from actors.inventory_mark import LOOK_S, ProjectionMark
+from actors.inventory_mark import WAITING_MAX as MARK_WAITING_MAX
 from actors.inventory_ports import (
     Created,
     Deleted,
@@ -37,7 +39,6 @@ from actors.runtime.clock import Clock
 WAITING_MAX = 256
 """Commands that wait for one inventory."""
 AFTER_S = 2.0
-LOOK_S = 0.01
 KEPT_MS = 60_000
 PREFIX = "inventario:"
 SEQ_NAME = f"{PREFIX}seq"
@@ -79,6 +80,7 @@ class Inventory:
         self._cache = cache
         self._clock = clock
         self._turns: dict[int, _Turns] = {}
+        self.mark = ProjectionMark(clock)
         self.on_committed: Callable[[], None] = lambda: None
         """Told after each command that wrote an event; set once by the composition root."""
 
@@ -123,18 +125,31 @@ class Inventory:
         return found.detalle
 
     async def _until(self, parts: InventoryParts, after: str | None) -> None:
-        """Wait until the projection has an event."""
+        """Wait until the projection has an event. Raises Overloaded when too many wait."""
         if after is None:
             return
+        mark = self.mark
+        if mark.waiting >= MARK_WAITING_MAX:
+            raise Overloaded("too many queries wait for events")
+        mark.waiting += 1
+        try:
+            await self._passed(parts, after)
+        finally:
+            mark.waiting -= 1
+
+    async def _passed(self, parts: InventoryParts, after: str) -> None:
         ends_at = self._clock.monotonic() + AFTER_S
         seq: int | None = None
+        seen = -1
         while True:
-            if seq is None:
+            reached = await self.mark.look(parts.queries.watermark)
+            if seq is None and reached != seen:  # an event that had no number may have one when others moved
+                seen = reached
                 place = await parts.queries.seq_of(after)
                 if place is None:
                     raise UnknownEvent(after)
                 seq = place.seq
-            if seq is not None and await parts.queries.watermark() >= seq:
+            if seq is not None and reached >= seq:
                 return
             if self._clock.monotonic() >= ends_at:
                 raise NotThere(after)

@@ -106,8 +106,8 @@ class InventoryFlow:
         if isinstance(numbered, Fenced) or not numbered.events:
             return 0
         await self._stream.add(numbered.events)
-        for event in numbered.events:
-            await self.publish(CHANNEL, message_of(event), event.event_id)
+        # They are submitted in this order, and the channel has them in it; each need not wait for the one before.
+        await asyncio.gather(*(self.publish(CHANNEL, message_of(each), each.event_id) for each in numbered.events))
         await parts.relay.sent(epoch, numbered.events[-1].seq)
         return len(numbered.events)
 

@@ -32,13 +32,15 @@ from router.settings import Settings
 
 __all__ = ["DataDirUnusable", "EmbeddedDatabase", "InventoryDatabase", "Upkeep", "upkeep"]
 
+FLOW_SESSIONS = 2
+
 
 class InventoryDatabase:
     """Opens the database of one node."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._database: Database | None = None
+        self._opened: list[Database] = []
         self.embedded_url: Callable[[], Awaitable[str]] = _nobody
         """Starts an engine where there is none, and says where it is; set by whoever runs the node."""
 
@@ -47,18 +49,19 @@ class InventoryDatabase:
         given = self._settings.database_url
         url = given if given is not None else await self.embedded_url()
         await migrate(url)
-        database = self._database = Database(url)
+        # What moves events has sessions of its own: many who ask must not hold up what they ask for.
+        asked, moved = self._opened = [Database(url), Database(url, FLOW_SESSIONS)]
         return InventoryParts(
-            commands=PostgresCommands(database),
-            relay=PostgresRelay(database),
-            projection=PostgresProjection(database),
-            queries=PostgresQueries(database),
+            commands=PostgresCommands(asked),
+            relay=PostgresRelay(moved),
+            projection=PostgresProjection(moved),
+            queries=PostgresQueries(asked),
         )
 
     async def close(self) -> None:
         """End its sessions."""
-        if self._database is not None:
-            await self._database.close()
+        for database in self._opened:
+            await database.close()
 
 
 class EmbeddedDatabase:

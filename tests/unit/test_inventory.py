@@ -349,3 +349,21 @@ async def test_a_cache_without_room_changes_nothing(monkeypatch: pytest.MonkeyPa
 
         monkeypatch.setattr(Cache, "read", full)
         assert await r.total(ana) == 0
+
+
+@in_virtual_time
+async def test_however_many_wait_the_database_is_asked_once_in_a_while() -> None:
+    """Those who wait share one look, or they would hold up what they wait for."""
+    async with Stage() as stage:
+        mark, asked = ProjectionMark(stage.clock), 0
+
+        async def watermark() -> int:
+            nonlocal asked
+            asked += 1
+            await passing(0.001)
+            return asked
+
+        for turn in range(1, 4):
+            found = await asyncio.gather(*(mark.look(watermark) for _ in range(100)))
+            assert set(found) == {turn}
+            await passing(LOOK_S)

@@ -1,0 +1,34 @@
+"""Inventory mark: how far the projection is, as those who wait for an event see it.
+
+However many wait, the database is asked once in LOOK_S, so that those who wait do not hold up what they wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from actors.runtime.clock import Clock
+
+LOOK_S = 0.01
+WAITING_MAX = 4096
+"""Queries that wait for events."""
+
+
+class ProjectionMark:
+    """Shared by all queries of a node."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._looking = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self._seq = 0
+        self.waiting = 0
+
+    async def look(self, watermark: Callable[[], Awaitable[int]]) -> int:
+        """How far the projection is, no older than LOOK_S. Raises what `watermark` raises."""
+        async with self._looking:
+            if self._clock.monotonic() - self._looked_at >= LOOK_S:
+                self._seq = await watermark()
+                self._looked_at = self._clock.monotonic()
+            return self._seq
