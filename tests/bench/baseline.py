@@ -14,7 +14,7 @@ import uvloop
 from aiohttp import web
 
 from actors.core.policy import Message
-from tests.bench import task_requests
+from tests.bench import inventory_requests, task_requests
 from tests.bench.cache_requests import sample_answer, sample_write_answer
 from tests.bench.messages import PATH, message_id
 
@@ -30,6 +30,10 @@ ANSWER = msgspec.json.encode(
 READ_ANSWER = sample_answer()
 WRITE_ANSWER = sample_write_answer()
 TASK_ANSWER = msgspec.json.encode(task_requests.ACCEPTED)
+MADE_ANSWER = inventory_requests.sample_made()
+ADDED_ANSWER = inventory_requests.sample_added()
+LIST_ANSWER = inventory_requests.sample_list()
+ONE_ANSWER = inventory_requests.sample_one()
 
 
 class CacheBody(msgspec.Struct):
@@ -43,6 +47,8 @@ class CacheBody(msgspec.Struct):
 decode = msgspec.json.Decoder(Message).decode
 decode_cache = msgspec.json.Decoder(CacheBody).decode
 decode_task = msgspec.json.Decoder(task_requests.Body).decode
+decode_inventory = msgspec.json.Decoder(inventory_requests.NewInventory).decode
+decode_line = msgspec.json.Decoder(inventory_requests.NewLine).decode
 
 
 async def accept(request: web.Request) -> web.Response:
@@ -68,6 +74,28 @@ async def queue(request: web.Request) -> web.Response:
     return web.Response(body=TASK_ANSWER, content_type="application/json", status=202)
 
 
+async def make(request: web.Request) -> web.Response:
+    """Decode and answer."""
+    decode_inventory(await request.read())
+    return web.Response(body=MADE_ANSWER, content_type="application/json", status=201)
+
+
+async def add_line(request: web.Request) -> web.Response:
+    """Decode and answer."""
+    decode_line(await request.read())
+    return web.Response(body=ADDED_ANSWER, content_type="application/json", status=201)
+
+
+async def page(request: web.Request) -> web.Response:
+    """Answer."""
+    return web.Response(body=LIST_ANSWER, content_type="application/json")
+
+
+async def one(request: web.Request) -> web.Response:
+    """Answer."""
+    return web.Response(body=ONE_ANSWER, content_type="application/json")
+
+
 async def ready(request: web.Request) -> web.Response:
     """Answer at all."""
     return web.Response()
@@ -80,6 +108,10 @@ async def serve(port: int) -> None:
     application.router.add_get("/api/v1/cache/{key}", read)
     application.router.add_post("/api/cache/", write)
     application.router.add_post(task_requests.PATH, queue)
+    application.router.add_post(inventory_requests.PATH, make)
+    application.router.add_post(inventory_requests.PATH + "/{id}/linea", add_line)
+    application.router.add_get(inventory_requests.PATH, page)
+    application.router.add_get(inventory_requests.PATH + "/{id}", one)
     application.router.add_get("/readyz", ready)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()

@@ -16,15 +16,14 @@ import msgspec
 from msgspec import Struct
 
 from tests.bench import cache_requests
-from tests.bench.cache_requests import CacheSpec
 from tests.bench.readings import cpu_s
-from tests.bench.request_kinds import RequestSpec, builder, good_status
+from tests.bench.request_kinds import RequestSpec, builder, complaint, good_status, is_sampled
 
 SILENCE_S = 10.0
 READ_BYTES = 65536
 ERRORS_KEPT = 5
 SAMPLE_EVERY = 61
-"""Of the answers about values one in so many is kept and checked; prime, so that the sample meets every key."""
+"""Of the answers that can be checked one in so many is kept and checked; prime, so that the sample meets every key."""
 
 
 class LoadSpec(Struct, frozen=True, kw_only=True):
@@ -124,7 +123,7 @@ class Generator:
         self._next = spec.first
         self._end = spec.first + spec.count if spec.count else sys.maxsize
         self._latencies: list[float] = []
-        self._cache = spec.message if isinstance(spec.message, CacheSpec) else None
+        self._sampled = is_sampled(spec.message)
         self._good = f"HTTP/1.1 {good_status(spec.message)} ".encode()
         self._samples: list[tuple[int, bytes]] = []
         self._poll = select.epoll()
@@ -223,7 +222,7 @@ class Generator:
         self._latencies.append(now - connection.sent_at)
         if answer.startswith(self._good):
             self.result.ok += 1
-            if self._cache is not None and self.result.ok % SAMPLE_EVERY == 1:
+            if self._sampled and self.result.ok % SAMPLE_EVERY == 1:
                 self._samples.append((connection.number, answer))
             if self._spec.ledger:
                 self.result.ledger.append((connection.number, connection.sent_at, now))
@@ -239,13 +238,11 @@ class Generator:
 
     def _check(self) -> None:
         """Look at the sample. A wrong answer is an error like any other."""
-        if self._cache is None:
-            return
         for number, answer in self._samples:
             self.result.checked += 1
             self.result.hits += cache_requests.is_hit(answer)
             self.result.answer_bytes = len(answer) - answer.find(b"\r\n\r\n") - 4
-            if wrong := cache_requests.complaint(self._cache, number, answer):
+            if wrong := complaint(self._spec.message, number, answer):
                 self._fail(wrong)
 
     def _fail(self, sample: str, requests: int = 1) -> None:
