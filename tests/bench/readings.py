@@ -15,6 +15,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def reaped_cpu_s(pid: int) -> float:
+    """The same of those of its children that have ended and been waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / TICKS_PER_S
+
+
 def resident_bytes(pid: int) -> int:
     """Resident set size."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
@@ -26,6 +32,10 @@ class CoreShare:
     def __init__(self, core: int, pid: int) -> None:
         self._core = core
         self._pid = pid
+        self._before = self._reading()
+
+    def restart(self) -> None:
+        """Count from now on."""
         self._before = self._reading()
 
     def of_others(self) -> float:

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from tests.bench.load import LoadResult, LoadSpec
+from tests.bench.postgres import PostgresEngine
 from tests.bench.readings import CoreShare
 from tests.bench.running import Cluster, Node, Sink
 from tests.support.child import Child
@@ -117,6 +118,14 @@ class Rig:
         self._stack.callback(store.close)
         store.start()
         return store
+
+    async def postgres(self) -> PostgresEngine:
+        """An engine without databases beside the server."""
+        self._started += 1
+        engine = PostgresEngine(self.directory / f"pg-{self._started}", self.other_cores)
+        self._stack.push_async_callback(engine.close)
+        await engine.start()
+        return engine
 
     def _node_process(self, store: ValkeyServer, environment: dict[str, str] | None) -> NodeProcess:
         self._started += 1
