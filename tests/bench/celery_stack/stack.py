@@ -22,16 +22,16 @@ async def start(rig: Rig, store: ValkeyServer, evolution: Mapping[str, str]) -> 
     """
     port = free_port()
     environment = {**evolution, "REDIS_URL": f"redis+socket://{store.socket_path}", "PYTHONWARNINGS": "ignore"}
-    api = rig.program("uvicorn", api_command(port), server=True, environment=environment)
+    api = rig.program("uvicorn", api_command(API, port), server=True, environment=environment)
     worker = rig.program("celery", worker_command(), server=True, environment=environment)
     await until(lambda: answers_200(port, "/readyz"), START_S, what="FastAPI answers")
     return port, {"uvicorn": api.pid, "celery": worker.pid}
 
 
-def api_command(port: int) -> list[str]:
+def api_command(app: str, port: int) -> list[str]:
     """uvicorn as it is fastest: uvloop and httptools, and no line for each request."""
     quiet = ("--log-level", "warning", "--no-access-log")
-    return [sys.executable, "-m", "uvicorn", API, "--host", "127.0.0.1", "--port", str(port), *quiet]
+    return [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), *quiet]
 
 
 def worker_command() -> list[str]:
