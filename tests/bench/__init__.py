@@ -55,6 +55,20 @@ What is compared
               first request until the last message has arrived, or what waited because the stand-in held its answers,
               from its letting go. Buzón is one node, or two workers, as Celery has. Every task must arrive, none
               twice, and one more must say of itself that it was done.
+- inventory   commands, one POST /inventario to four POST /inventario/{id}/linea over 1,000 inventories, and queries, by
+              CPU-second of the server, beside handlers that do nothing and beside `sqlalchemy_stack/`: FastAPI with
+              SQLAlchemy's asynchronous sessions on asyncpg, in one process of uvicorn as under "sends", with as many
+              sessions as the node has. Both sides have a database of their own, filled alike, on one embedded
+              PostgreSQL, which shares the other core with the generator; "store" is what it used, and the node's Valkey
+              with it. A command of the node counts when the projection has it, so that relay, stream, channel and
+              projector are in its CPU; FastAPI's counts when it and its row of the outbox are committed: carrying them
+              on would be another program's work. Queries are of inventories that nobody changes; from the near cache,
+              and past it with `?after=`. One answer in 61 is checked; in the end the database must hold each command
+              once, and `verify` must find the projection right. Then 300 commands/s at a fixed pace: the time
+              from a command's answer until the database's projection has its event, looked at every 4 ms; and once more
+              with a `GET /inventario/{id}?after=` the event behind each, until that is answered, which must hold what
+              was acknowledged. A reader that is told to come again has waited 2 s at the least. And rebuilds of the
+              projection by themselves, from 201,000 events whose lines are spread over all 20,000 inventories.
 - idle        CPU of three nodes on one store in 10 s without a request; the busiest counts.
 Beside the two figures of time stands what share of the node's core other programs took: they mean little on a busy
 machine, where a server at half its core in the closed loops tells the same.

@@ -13,6 +13,9 @@ from tests.bench import (
     cache_speed,
     channel_figures,
     channel_speed,
+    inventory_lag,
+    inventory_rebuild,
+    inventory_speed,
     lateness,
     memory,
     report,
@@ -22,11 +25,12 @@ from tests.bench import (
     sends,
 )
 from tests.bench.figures import Figure, Turn
+from tests.bench.inventory_history import make_tables
 from tests.bench.rig import Rig
 from tests.bench.throughput import Accept, BareClient, Baseline, Deliveries, Pipeline, Scenario
 
 COMPARED = ("accept", "pipeline", "deliveries")
-NAMES = (*COMPARED, "memory", "lateness", "scaling", "idle", "cache", "channels", "sends", "baseline")
+NAMES = (*COMPARED, "memory", "lateness", "scaling", "idle", "cache", "channels", "sends", "inventory", "baseline")
 TURNS = 5
 TURN_S = 2.5
 SMOKE_TURN_S = 0.3
@@ -125,6 +129,23 @@ async def sent(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figure]
     return [*send_accept.figures(accepted), *send_figures.figures(taken)], troubles + more
 
 
+async def stocked(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figure], list[str]]:
+    """Rebuild the inventory's projection; take turns between the inventory and its likes; then look at the lag."""
+    async with Rig() as rig:
+        say("inventory: rebuilds")
+        postgres = await rig.postgres()
+        await make_tables(postgres)
+        rebuilt, wrong = await inventory_rebuild.measure(postgres, turns, smoke=smoke)
+        say("inventory: all sides come up")
+        scenarios, node = await inventory_speed.scenarios(rig, postgres, smoke=smoke)
+        for scenario in scenarios.values():
+            await scenario.open()
+        taken, troubles = await in_turns(scenarios, seconds, turns)
+        say("inventory: the projection's lag")
+        lag, late = await inventory_lag.measure(rig, node, postgres.url_of(inventory_speed.OURS), smoke=smoke)
+    return [*inventory_speed.figures(taken), *lag, *rebuilt], wrong + troubles + late
+
+
 async def opened(loops: Mapping[str, channel_speed.FanOut]) -> Mapping[str, Scenario]:
     """All of them, warm."""
     for loop in loops.values():
@@ -179,6 +200,9 @@ async def run(names: Sequence[str], seconds: float, *, smoke: bool) -> tuple[lis
     if "sends" in names:
         found = await sent(seconds, 1 if smoke else TURNS, smoke=smoke)
         figures, troubles = figures + found[0], troubles + [f"sends, {what}" for what in found[1]]
+    if "inventory" in names:
+        found = await stocked(seconds, 1 if smoke else TURNS, smoke=smoke)
+        figures, troubles = figures + found[0], troubles + [f"inventory, {what}" for what in found[1]]
     return figures, troubles
 
 
