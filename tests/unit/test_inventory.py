@@ -14,6 +14,7 @@ from actors.core.ids import derived_event_id
 from actors.inventory import AFTER_S, KEPT_MS, PREFIX, SEQ_NAME, WAITING_MAX, Inventory, NotThere, UnknownEvent
 from actors.inventory_flow import InventoryFlow
 from actors.inventory_home import InventoryHome
+from actors.inventory_mark import LOOK_S, ProjectionMark
 from actors.inventory_ports import Created, DatabaseAway, LineAdded, NoSuchInventory
 from actors.ports import Overloaded
 from tests.support.doubles import Stage
