@@ -21,7 +21,7 @@ from tests.support.until import passing, until
 INVENTORY = "/inventario"
 COMMAND_S = 20.0
 REST_S = 0.02
-"""Between a refusal and the next command."""
+"""Between two commands: the channel must keep all events of a test."""
 
 
 class InventoryClient(Client):
@@ -126,7 +126,7 @@ async def command(folder: Path, database_url: str, *words: str) -> tuple[int, st
 
 
 class Load:
-    """Commands without a pause until `stop`, each under a key of its own and, when it failed, not sent again.
+    """Commands with hardly a pause until `stop`, each under a key of its own and, when it failed, not sent again.
 
     `acknowledged` holds what was answered 2xx: the event's id and what it did.
     """
@@ -149,16 +149,15 @@ class Load:
         while not self._stopped:
             client = self._clients[turn % len(self._clients)]
             turn += 1
+            await passing(REST_S)
             try:
                 if turn % 10 == 1 or not key:
                     answer = await client.create(f"{self._name} {number}.{turn}")
                 else:
                     answer = await client.line(key, "tuerca", turn)
             except (aiohttp.ClientError, OSError, TimeoutError):
-                await passing(REST_S)
                 continue
             if answer.status != 201:
-                await passing(REST_S)
                 continue
             said = answer.json
             if "inventario_id" in said:
