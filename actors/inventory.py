@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from actors.cache import Cache
 from actors.cache_ports import CacheWrite
+from actors.core.cache_names import NEAR_PREFIX
 from actors.inventory_home import InventoryHome, InventoryParts
 from actors.inventory_mark import LOOK_S, ProjectionMark
 from actors.inventory_mark import WAITING_MAX as MARK_WAITING_MAX
@@ -40,7 +41,7 @@ WAITING_MAX = 256
 """Commands that wait for one inventory."""
 AFTER_S = 2.0
 KEPT_MS = 60_000
-PREFIX = "inventario:"
+PREFIX = f"{NEAR_PREFIX}inventario:"
 SEQ_NAME = f"{PREFIX}seq"
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 """Anything else under the name is somebody else's, and would become part of other names."""

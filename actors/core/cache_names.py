@@ -15,6 +15,8 @@ PATTERN_BYTES_MAX = 512
 PATTERN_STARS_MAX = 16
 """Each further star multiplies the time that a server may need for one name, while nobody else is served."""
 OWN_PREFIX = "buzon:"
+NEAR_PREFIX = f"{OWN_PREFIX}near:"
+"""The router's own entries of the cache: kept near as any other, and nobody's to read, write, list or flush."""
 
 _SHOWN_CHARACTERS_MAX = 64
 _PLAIN = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_:@-]{{0,{_SHOWN_CHARACTERS_MAX - 1}}}", re.ASCII)

@@ -10,6 +10,7 @@ import pytest
 from actors.adapters.valkey.cache_link import IDLE_S, PROVEN_S
 from actors.adapters.valkey.cache_store import CacheOptions, ValkeyCache
 from actors.cache_ports import UNPROVEN
+from actors.core.cache_names import NEAR_PREFIX
 from actors.near_cache import NEAR_S_MAX
 from tests.support.cache_store import HeardCache, boottime, cache_on, deleting, did, loaded, setting
 from tests.support.proxy import Proxy
@@ -45,13 +46,14 @@ async def test_whatever_changes_is_told(any_topology: ValkeyServer | ValkeyClust
 
 
 async def test_what_is_the_routers_own_is_not_told(any_store: ValkeyServer) -> None:
-    """Its names change all the time, and are no entries."""
+    """Its names change all the time, and are no entries; but for what it keeps near itself."""
     async with cache_on(any_store) as cache:
         any_store.command("MSET", "buzon:x", 1, "k", 1, "buzon:{00}:y", 1)
         any_store.command("SET", "buzon:z", 1)
+        any_store.command("SET", f"{NEAR_PREFIX}n", 1)
         any_store.command("SET", "last", 1)
         await until(lambda: "last" in cache.heard, HEARD_S, what="what changed")
-        assert cache.heard == ["k", "last"]
+        assert cache.heard == ["k", f"{NEAR_PREFIX}n", "last"]
 
 
 async def test_a_proof_goes_on_while_the_server_answers(any_store: ValkeyServer) -> None:

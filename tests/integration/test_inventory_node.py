@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from actors.core.cache_names import NEAR_PREFIX
 from actors.core.inventory import CANTIDAD_MAX
 from tests.conftest import NODES
 from tests.support.client import Answer, is_problem
@@ -181,6 +182,20 @@ async def test_a_bad_query_is_refused(client: InventoryClient, query: str) -> No
     answer = await client.call("GET", f"{INVENTORY}?{query}")
     assert is_problem(answer, 400)
     assert query.partition("=")[0] in answer.json["detail"]
+
+
+async def test_what_is_kept_near_is_not_for_callers_of_the_cache(client: InventoryClient, store: ValkeyServer) -> None:
+    """Who may write entries cannot forge an inventory."""
+    key = (await client.made())["id"]
+    assert (await client.get(key)).status in {200, 404}
+    kept = f"{NEAR_PREFIX}inventario:seq"
+    await until(lambda: store.command("EXISTS", kept) == 1, what="the projection's number")
+    shown = store.command("GET", kept)
+    forged = await client.call("POST", "/api/cache/", {"key": kept, "value": "7"})
+    assert is_problem(forged, 400)
+    assert (await client.call("POST", "/api/cache/flush", {"confirm": True})).json["deleted_count"] == 0
+    assert (await client.call("GET", "/api/cache/keys?pattern=*")).json["keys"] == []
+    assert store.command("GET", kept) == shown
 
 
 async def test_an_event_that_nobody_knows_is_not_found(client: InventoryClient) -> None:

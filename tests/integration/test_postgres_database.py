@@ -87,6 +87,15 @@ async def test_missing_tables_name_the_command_that_makes_them(inventory: Invent
     """The router goes on without an inventory."""
     with pytest.raises(DatabaseAway, match="its tables are missing"):
         await inventory.database.row("SELECT * FROM nothing_of_that_name")
+    with pytest.raises(DatabaseAway, match="its tables are not of this version"):
+        await inventory.database.row("SELECT nothing_of_that_name FROM inventario")
+
+
+async def test_a_damaged_database_is_one_that_is_away(inventory: Inventory) -> None:
+    """The node goes on and asks again; there is nothing that a restart of it would mend."""
+    damaged = "DO $$ BEGIN RAISE EXCEPTION 'invalid page in block 0' USING ERRCODE = 'data_corrupted'; END $$"
+    with pytest.raises(DatabaseAway, match="invalid page"):
+        await inventory.database.row(damaged)
 
 
 async def test_sessions_come_back_after_a_crash_and_a_freeze_is_bounded(

@@ -51,6 +51,8 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.InternalServerError,  # corrupted data and the like
     asyncpg.InternalClientError,
     asyncpg.InterfaceError,
 )
@@ -151,6 +153,8 @@ def _reason(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, asyncpg.UndefinedTableError):
         return "its tables are missing (buzon migrate)"
+    if isinstance(error, asyncpg.UndefinedColumnError):
+        return "its tables are not of this version (buzon migrate)"
     lines = str(error).splitlines()
     return lines[0][:200] if lines else type(error).__name__
 

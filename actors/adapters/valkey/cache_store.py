@@ -37,9 +37,11 @@ from actors.cache_ports import (
     TooLong,
     WriteOutcome,
 )
+from actors.core.cache_names import NEAR_PREFIX
 from actors.ports import StoreAway
 
 LOOK_S = 0.01
+_NEAR = NEAR_PREFIX.encode()
 NOT_ASKED = StoreAway("the store was not asked")
 
 
@@ -70,7 +72,7 @@ class ValkeyCache:
         self._once = Once(options.once_ms, self._servers.tag_of)
         self._walk = CacheWalk(self._servers, options.reserved)
         self.on_invalidated: Callable[[Sequence[bytes] | None], None] = lambda _names: None
-        """Told the names of what changed but for reserved ones, None for everything; set once by the composition
+        """Told the names of entries that changed, None for everything; set once by the composition
         root."""
         self.unfit: Callable[[], object | None] = lambda: None
         """Why the store must not be used though it can be reached; set by the composition root where it is the
@@ -231,10 +233,13 @@ class ValkeyCache:
         return CacheShard(connect, self._greeter, self._jitter, self._boottime, self._tell, self._interest)
 
     def _tell(self, names: Sequence[bytes] | None) -> None:
-        """The router's own names change all the time on a store they share with the cache, and are nobody's entries."""
-        told = None if names is None else [name for name in names if not name.startswith(self._reserved)]
+        """The router's own names change all the time on a store they share with the cache, and are no entries."""
+        told = None if names is None else [name for name in names if self._is_entry(name)]
         if told != []:
             self.on_invalidated(told)
+
+    def _is_entry(self, name: bytes) -> bool:
+        return not name.startswith(self._reserved) or name.startswith(_NEAR)
 
 
 def _run(script: Script, keys: Sequence[str], arguments: Sequence[Any], lane: Lane) -> Begun:
