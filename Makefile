@@ -40,7 +40,7 @@ fmt: $(DEV_STAMP) ## Format the code and mend what can be mended safely
 	@$(PY) -m ruff check --fix --quiet . ; $(PY) -m ruff format .
 
 typecheck: $(DEV_STAMP) ## Check types (mypy --strict)
-	@$(PY) -m mypy
+	@$(PY) -m mypy --num-workers 2
 
 benchmark: $(DEV_STAMP) ## Measure speed beside a handler that does nothing
 	@$(PY) -m tests.bench $(ARGS)

@@ -19,7 +19,7 @@ from tests.support.node import NodeProcess, http_client
 from tests.support.valkey import ValkeyServer, redis_binary
 from tests.support.valkey_cluster import ValkeyCluster
 
-settings.register_profile("quick", max_examples=int(os.environ.get("EXAMPLES", "40")), deadline=None)
+settings.register_profile("quick", max_examples=int(os.environ.get("EXAMPLES", "25")), deadline=None)
 settings.load_profile("quick")
 """Of each property that names no number itself; `EXAMPLES=1000 make test` looks for longer."""
 MUTANT = "test_a_check_that_is_missing_is_noticed["

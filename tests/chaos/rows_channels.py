@@ -73,7 +73,7 @@ async def stop_reading(rig: Rig, chaos: Chaos) -> None:
     chaos.expect(closed >= STALLED, f"closed: {listening.told.closed}")
 
 
-@row(44, title="subscriptions killed again and again amid fan-out", setup=PLAIN, smoke=True)
+@row(44, title="subscriptions killed again and again amid fan-out", setup=PLAIN)
 async def kill_subscriptions(rig: Rig, chaos: Chaos) -> None:
     """Each gap is filled from the history."""
     async with Listening(rig, chaos) as listening:

@@ -46,7 +46,7 @@ async def test_any_2xx_is_a_success(client: Client, sink: Sink, key: str) -> Non
 async def test_anything_else_is_a_failure_and_tried_again(client: Client, sink: Sink, key: str) -> None:
     """Also what a client did wrong by its own account: it may be mended meanwhile."""
     for status in FAILURES:
-        sink.on(f"/{status}", Raw(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status), Reply())
+        sink.on(f"/{status}", Raw(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status), Reply())
     await to_each(client, sink, key, FAILURES)
 
     for status in FAILURES:
