@@ -125,6 +125,8 @@ class InventoryRoutes:
         """Answer `POST /inventario`."""
         wish = _CREATE.decode(call.body, call.headers)
         _check_text(wish.cliente, "$.cliente")
+        if wish.fecha_caducidad in {date.min, date.max}:  # PostgreSQL's driver calls these infinite
+            raise BadInput("$.fecha_caducidad", "is not between 0001-01-02 and 9999-12-30")
 
         async def create(scope: str | None) -> Reply:
             outcome = await self._inventory.create(self._event_id(scope), wish.cliente, wish.fecha_caducidad)
