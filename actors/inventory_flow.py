@@ -17,7 +17,7 @@ import msgspec
 
 from actors.cache import Cache
 from actors.cache_ports import CacheWrite
-from actors.core.inventory import Event
+from actors.core.inventory import Event, UnreadableEvent
 from actors.core.partition import locate
 from actors.inventory import SEQ_NAME
 from actors.inventory_home import InventoryHome, InventoryParts
@@ -82,6 +82,8 @@ class InventoryFlow:
         self._shown = -1
         """The number of the projection that readers look under."""
         self._doubtful = False
+        self._unreadable = ""
+        """Why the projection cannot go on; "" when it can."""
         self.publish: Publish = _nowhere
         """Publishes on a channel; set once by the composition root."""
         self.on_applied: Callable[[Event], None] = lambda _event: None
@@ -117,7 +119,10 @@ class InventoryFlow:
         while True:
             watermark = await parts.queries.watermark()
             events = await self._stream.read(watermark + 1, BITE)
-            applied = await parts.projection.apply(epoch, events) if events else None
+            try:
+                applied = await parts.projection.apply(epoch, events) if events else None
+            except UnreadableEvent:  # the stream's copy: the database's may have been mended
+                applied = Gap(expected=watermark + 1)
             if isinstance(applied, Gap) or (applied is None and await self._behind(parts, watermark)):
                 events = await parts.projection.events(watermark + 1, BITE)
                 applied = await parts.projection.apply(epoch, events) if events else None
@@ -139,7 +144,7 @@ class InventoryFlow:
         turn, away = 0, False
         while True:
             try:
-                moved = await self.run_once()
+                moved = await self._turn(journal)
                 turn += 1
                 if away or turn % LAG_EVERY == 0:  # whoever moves nothing learns only from this that it is back
                     await self._measure()
@@ -162,6 +167,18 @@ class InventoryFlow:
             except TimeoutError:
                 pass
             self._woken.clear()
+
+    async def _turn(self, journal: Journal) -> int:
+        """One turn. An event that cannot be read holds up the projection until somebody mends it, and nothing else."""
+        try:
+            moved = await self.run_once()
+        except UnreadableEvent as error:
+            if str(error) != self._unreadable:
+                journal.error("projection stands still", reason=str(error))
+            self._unreadable = str(error)
+            return 0
+        self._unreadable = ""
+        return moved
 
     async def _behind(self, parts: InventoryParts, watermark: int) -> bool:
         """Whether the database has numbered events that the stream does not have: a store that forgot. Asked when the

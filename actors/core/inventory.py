@@ -43,6 +43,10 @@ class InventarioEliminado(Struct, frozen=True, kw_only=True):
     id: int
 
 
+class UnreadableEvent(ValueError):
+    """What is stored of an event is not what its type promises."""
+
+
 EventData = InventarioCreado | LineaAgregada | InventarioEliminado
 
 _DATA: dict[EventType, msgspec.json.Decoder[EventData]] = {
@@ -91,9 +95,18 @@ def is_cantidad(number: int) -> bool:
     return 0 < number <= CANTIDAD_MAX
 
 
+def is_fecha(day: date | None) -> bool:
+    """Whether a day of expiry may be stored: none is one; the calendar's first and last are infinite to PostgreSQL's
+    driver."""
+    return day is None or date.min < day < date.max
+
+
 def data_of(event: Event) -> EventData:
-    """What the event says. ValueError if it is not what its type promises."""
-    return _DATA[event.type].decode(event.data)
+    """What the event says. Raises UnreadableEvent if it is not what its type promises."""
+    try:
+        return _DATA[event.type].decode(event.data)
+    except msgspec.DecodeError as error:
+        raise UnreadableEvent(f"event {event.seq} ({event.event_id}) cannot be read: {error}") from None
 
 
 def missing_before(events: Sequence[Event], watermark: int) -> int | None:

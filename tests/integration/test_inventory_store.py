@@ -72,6 +72,8 @@ async def test_what_may_not_be_stored_is_refused(inventory: Inventory, producto:
         await inventory.commands.add_line("evt_1", key, producto, cantidad)
     with pytest.raises(ValueError, match="cliente"):
         await inventory.commands.create("evt_2", producto if cantidad == 1 else " ", None)
+    with pytest.raises(ValueError, match="fecha_caducidad"):
+        await inventory.commands.create("evt_3", "Ana", date.max)
     assert len(await inventory.numbered()) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from actors.core.inventory import (
     data_of,
     fold,
     is_cantidad,
+    is_fecha,
     is_text,
     missing_before,
 )
@@ -145,3 +147,19 @@ def test_a_text_that_may_not(text: str) -> None:
 def test_a_quantity(number: int, allowed: bool) -> None:
     """Positive, and of a size that no total can overflow with."""
     assert is_cantidad(number) is allowed
+
+
+@pytest.mark.parametrize(
+    ("day", "allowed"),
+    [
+        (None, True),
+        (date(2030, 1, 31), True),
+        (date.min, False),
+        (date.min + timedelta(1), True),
+        (date.max, False),
+        (date.max - timedelta(1), True),
+    ],
+)
+def test_a_day_of_expiry(day: date | None, allowed: bool) -> None:
+    """None is one; those that would be stored as infinite are not."""
+    assert is_fecha(day) is allowed

@@ -294,6 +294,29 @@ async def test_a_service_goes_on_after_store_and_database_were_away() -> None:
 
 
 @in_virtual_time
+async def test_an_event_that_cannot_be_read_holds_up_the_projection_alone() -> None:
+    """It is said once, the lag shows it, later events still leave; once it is mended everything follows."""
+    async with rig() as r:
+        meters = FlowTallies()
+        flow = await r.node(meters=meters)
+        journal = JournalLines()
+        r.database.made()
+        (whole,) = r.database.log
+        r.database.log[0] = msgspec.structs.replace(whole, data=msgspec.Raw(b'{"id":1,"fecha_caducidad":"infinity"}'))
+        r.stage.supervisor.service("flow", lambda: flow.run(journal))
+        await passing(60.0)
+        r.database.made()
+        await passing(2 * LAG_EVERY * IDLE_S)
+        assert (r.database.sent_upto, r.database.applied, value(meters.inventory_lag_events)) == (2, 0, 2)
+        assert journal.phrases() == ["projection stands still"]
+
+        r.database.log[0] = whole  # not in the stream
+        await passing(1.0)
+        assert r.database.rows == r.database.expected()
+        assert journal.phrases() == ["projection stands still"]
+
+
+@in_virtual_time
 async def test_a_node_that_moves_nothing_knows_whether_the_database_is_there() -> None:
     """Without a word for each time that it looks."""
     async with rig() as r:

@@ -24,6 +24,7 @@ from actors.core.inventory import (
     LineaAgregada,
     fold,
     is_cantidad,
+    is_fecha,
     is_text,
     missing_before,
 )
@@ -64,6 +65,7 @@ class PostgresCommands:
     async def create(self, event_id: str, cliente: str, fecha_caducidad: date | None) -> Created | EventIdTaken:
         """Make an inventory."""
         _require(is_text(cliente), "cliente")
+        _require(is_fecha(fecha_caducidad), "fecha_caducidad")
         row = await self._written("create", event_id, cliente, fecha_caducidad)
         if row is not None:
             return Created(id=row["id"], event_id=event_id)
