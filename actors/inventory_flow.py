@@ -82,6 +82,8 @@ class InventoryFlow:
         self._shown = -1
         """The number of the projection that readers look under."""
         self._doubtful = False
+        self._told = (0, 0)
+        """Under which epoch, and up to which number, events were told of."""
         self._unreadable = ""
         """Why the projection cannot go on; "" when it can."""
         self.publish: Publish = _nowhere
@@ -118,6 +120,7 @@ class InventoryFlow:
         moved = 0
         while True:
             watermark = await parts.queries.watermark()
+            await self._catch_up(parts, epoch, watermark)
             events = await self._stream.read(watermark + 1, BITE)
             try:
                 applied = await parts.projection.apply(epoch, events) if events else None
@@ -133,9 +136,7 @@ class InventoryFlow:
                 return moved
             await self._show(applied.seq)
             moved += applied.count
-            self._meters.inventory_events.inc(applied.count)
-            for event in events[len(events) - applied.count :]:
-                self.on_applied(event)
+            self._tell(events, applied.seq)
             if not applied.count:
                 return moved
 
@@ -179,6 +180,26 @@ class InventoryFlow:
             return 0
         self._unreadable = ""
         return moved
+
+    async def _catch_up(self, parts: InventoryParts, epoch: int, watermark: int) -> None:
+        """Tell of what came into the projection without us, by an operator's rebuild. What another owner moved, that
+        one told of."""
+        if self._told[0] != epoch or self._told[1] > watermark:
+            self._told = epoch, watermark
+        while self._told[1] < watermark and not isinstance(await parts.projection.apply(epoch, ()), Fenced):
+            events = await parts.projection.events(self._told[1] + 1, BITE)
+            self._tell(events, watermark)
+            if not events:
+                self._told = epoch, watermark
+
+    def _tell(self, events: Sequence[Event], upto: int) -> None:
+        """Count each event that the projection has now and say so, once."""
+        epoch, told = self._told
+        for event in events:
+            if told < event.seq <= upto:
+                self._told = epoch, event.seq
+                self._meters.inventory_events.inc()
+                self.on_applied(event)
 
     async def _behind(self, parts: InventoryParts, watermark: int) -> bool:
         """Whether the database has numbered events that the stream does not have: a store that forgot. Asked when the

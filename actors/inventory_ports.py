@@ -181,7 +181,7 @@ class InventoryRelay(Protocol):
 
 class InventoryProjection(Protocol):
     """The read side's writer. `apply` takes events in order; those it has are skipped, a gap is an answer, and so are
-    numbers that the relay has not given: such events are another database's."""
+    numbers that the relay has not given: such events are another database's. Of no events it says where it is."""
 
     async def apply(self, epoch: int, events: Sequence[Event]) -> Applied | Gap | Fenced: ...
     async def events(self, from_seq: int, limit: int) -> tuple[Event, ...]: ...

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from hypothesis import settings
 
+from tests.support.forked import Fork
 from tests.support.node import NodeProcess, http_client
 from tests.support.valkey import ValkeyServer, redis_binary
 from tests.support.valkey_cluster import ValkeyCluster
@@ -148,6 +149,7 @@ def make_node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[NodeFa
     ) -> NodeProcess:
         directory = data_dir or tmp_path / f"data-{len(made)}"
         made.append(NodeProcess(directory, environment, redis_url=redis_url, failpoints=failpoints))
+        made[-1].begin = Fork
         return made[-1]
 
     yield make

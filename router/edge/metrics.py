@@ -260,7 +260,7 @@ class Metrics:
 
     def _add_inventory(self) -> None:
         self.inventory_events: ports.Counter = self._counter(
-            "buzon_inventory_events", "Events that this node brought into the inventory's projection."
+            "buzon_inventory_events", "Events that came into the inventory's projection while this node moved it."
         )
         self.inventory_lag_seconds: ports.Gauge = self._gauge(
             "buzon_inventory_lag_seconds", "Age of the oldest event that the inventory's projection lacks."

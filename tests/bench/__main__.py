@@ -222,6 +222,7 @@ def main() -> int:
     if len(os.sched_getaffinity(0)) == 1:
         say("only one core: the server shares it with everything else, so the figures say little")
     seconds = SMOKE_TURN_S if arguments.smoke else arguments.seconds
+    Rig.forks = arguments.smoke
     try:
         figures, troubles = asyncio.run(run(arguments.only or NAMES, seconds, smoke=arguments.smoke))
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -25,7 +25,8 @@ from tests.bench.load import LoadResult, LoadSpec
 from tests.bench.postgres import PostgresEngine
 from tests.bench.readings import CoreShare
 from tests.bench.running import Cluster, Node, Sink
-from tests.support.child import Child
+from tests.support.child import Child, leashed
+from tests.support.forked import Fork
 from tests.support.node import NodeProcess, answers_200, http_client
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer, free_port
@@ -39,8 +40,11 @@ OVERTIME_S = 40.0
 class Rig:
     """Starts what a benchmark needs, pinned: the server under test on one core, everything else on another.
 
-    `shared`: everything on both, for servers that are several processes each.
+    `shared`: everything on both, for servers that are several processes each. `forks`: our own modules start quicker,
+    and nothing is weighed.
     """
+
+    forks: ClassVar[bool] = False
 
     def __init__(self, *, shared: bool = False) -> None:
         cores = sorted(os.sched_getaffinity(0))
@@ -63,16 +67,14 @@ class Rig:
 
     def child(self, module: str, *arguments: str, server: bool = False) -> Child:
         """Run `python -m tests.bench.<module>` on the server's core or beside it."""
-        return self.program(module, [sys.executable, "-m", f"tests.bench.{module}", *arguments], server=server)
+        argv = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
+        return self._child(module, argv, {}, server=server, forks=self.forks)
 
     def program(
         self, name: str, argv: Sequence[str], *, server: bool = False, environment: Mapping[str, str] | None = None
     ) -> Child:
         """Run any program on the server's core or beside it."""
-        self._started += 1
-        log = self.directory / f"{name}-{self._started}"
-        child = Child(argv, log, environment=environment, cores=self.server_core if server else self.other_cores)
-        return self._stack.enter_context(child)
+        return self._child(name, argv, environment or {}, server=server)
 
     async def serving(self, module: str, *, server: bool = False) -> tuple[Child, int]:
         """Run a module that serves on the port it is given; returns when it answers."""
@@ -127,10 +129,26 @@ class Rig:
         await engine.start()
         return engine
 
+    def _child(
+        self,
+        name: str,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        server: bool,
+        forks: bool = False,
+    ) -> Child:
+        self._started += 1
+        log = self.directory / f"{name}-{self._started}"
+        cores = self.server_core if server else self.other_cores
+        begin = Fork if forks else leashed
+        return self._stack.enter_context(Child(argv, log, environment=environment, cores=cores, begin=begin))
+
     def _node_process(self, store: ValkeyServer, environment: dict[str, str] | None) -> NodeProcess:
         self._started += 1
         data_dir = self.directory / f"data-{self._started}"
         process = NodeProcess(data_dir, environment, redis_url=store.url, cores=self.server_core)
+        process.begin = Fork if self.forks else leashed
         self._stack.callback(process.close)
         return process
 

@@ -179,6 +179,7 @@ async def test_what_is_known_is_skipped_and_a_gap_is_told(inventory: Inventory) 
     assert await inventory.projection.apply(EPOCH, events) == Applied(seq=5, count=2)
     assert await inventory.projection.apply(EPOCH, events) == Applied(seq=5, count=0)
     assert await inventory.projection.apply(EPOCH, ()) == Applied(seq=5, count=0)
+    assert await inventory.projection.apply(EPOCH - 1, ()) == Fenced(epoch=EPOCH)
     assert (await inventory.resumen())[key].total_items == 40
 
 

@@ -13,6 +13,7 @@ from actors.adapters.valkey.deliveries import CRASHES_MAX
 from tests.support import poison_node
 from tests.support.behaviours import Reply
 from tests.support.client import DELIVERIES, Client
+from tests.support.forked import Fork
 from tests.support.node import NodeProcess
 from tests.support.sink import Sink
 from tests.support.until import until
@@ -34,6 +35,7 @@ def node(valkey: ValkeyServer, tmp_path: Path) -> Iterator[NodeProcess]:
     """A node that can be poisoned (not started). It keeps its name, so it need not wait for its own death."""
     environment = {"RETRY_DELAY": "100ms", "NODE_ID": "poisoned"}
     node = NodeProcess(tmp_path / "data", environment, redis_url=valkey.url, program=poison_node.SERVE)
+    node.begin = Fork
     yield node
     node.close()
 

@@ -10,11 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Protocol, Self
 
 LEASH = Path(__file__).with_name("leash.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +22,45 @@ KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "TMPDIR", "TZ")
 TAIL_BYTES = 8192
 
 
+class Launch(NamedTuple):
+    """What is to run, and how."""
+
+    argv: Sequence[str]
+    out: Path
+    err: Path
+    environment: Mapping[str, str]
+    cores: Sequence[int]
+    cwd: Path
+
+
+class Process(Protocol):
+    """Part of `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+
+
+def leashed(launch: Launch) -> Process:
+    """Start a program that the kernel ends with us."""
+    pinned = ",".join(map(str, launch.cores)) or "-"
+    with launch.out.open("ab") as out, launch.err.open("ab") as err:
+        return subprocess.Popen(  # noqa: S603  our own argv, no shell
+            [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), pinned, *launch.argv],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=launch.cwd,
+            env=launch.environment,
+            start_new_session=True,  # Ctrl-C is ours to pass on, in our order
+        )
+
+
 class Child:
-    """A running program. `cores` pins it; `environment` replaces ours but for the few names that any program needs."""
+    """A running program. `cores` pins it; `environment` replaces ours but for the few names that any program needs;
+    `begin` starts it."""
 
     def __init__(
         self,
@@ -33,23 +70,16 @@ class Child:
         environment: Mapping[str, str] | None = None,
         cores: Sequence[int] = (),
         cwd: Path = ROOT,
+        begin: Callable[[Launch], Process] = leashed,
     ) -> None:
         self.name = log.name
         self.stdout_path = log.with_suffix(".out")
         self.stderr_path = log.with_suffix(".err")
         kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-        pinned = ",".join(map(str, cores)) or "-"
-        leashed = [sys.executable, "-I", "-S", str(LEASH), str(os.getpid()), pinned, *map(str, argv)]
-        with self.stdout_path.open("ab") as out, self.stderr_path.open("ab") as err:
-            self._process = subprocess.Popen(  # noqa: S603  our own argv, no shell
-                leashed,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=cwd,
-                env=kept | dict(environment or {}),
-                start_new_session=True,  # Ctrl-C is ours to pass on, in our order
-            )
+        words = tuple(map(str, argv))
+        self._process = begin(
+            Launch(words, self.stdout_path, self.stderr_path, kept | dict(environment or {}), cores, cwd)
+        )
         self.pid = self._process.pid
 
     def __enter__(self) -> Self:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.child import Child
 from tests.support.client import Answer, Client
+from tests.support.forked import Fork
 from tests.support.until import passing, until
 
 INVENTORY = "/inventario"
@@ -116,7 +117,7 @@ async def command(folder: Path, database_url: str, *words: str) -> tuple[int, st
     """What `buzon …` says on stdout, and its exit code."""
     argv = [sys.executable, "-m", "router", *words]
     environment = {"DATABASE_URL": database_url, "DATA_DIR": str(folder / "unused")}
-    child = Child(argv, folder / "-".join(words), environment=environment)
+    child = Child(argv, folder / "-".join(words), environment=environment, begin=Fork)
     try:
         await until(lambda: child.exit_code is not None, COMMAND_S, what=" ".join(words))
         assert child.exit_code is not None

@@ -136,6 +136,12 @@ class MemoryDatabase:
             self.model[key] = []
             self.wrote(f"evt_{key}", InventarioCreado(id=key, cliente=f"Ana {key}", fecha_caducidad=None))
 
+    def rebuilt(self, upto: int) -> None:
+        """An operator made the projection anew, up to a number."""
+        for event in self.log[self.applied : upto]:
+            _change(self.rows, event)
+        self.applied = upto
+
     def expected(self) -> dict[int, Resumen]:
         """What the projection must be once it has everything."""
         rows: dict[int, Resumen] = {}
@@ -237,7 +243,7 @@ class MemoryProjection:
             return Fenced(epoch=database.projection_epoch)
         if (missing := missing_before(events, database.applied)) is not None:
             return Gap(expected=missing)
-        if events[-1].seq > database.numbered:
+        if events and events[-1].seq > database.numbered:
             return Gap(expected=database.applied + 1)
         database.projection_epoch = epoch
         new = [event for event in events if event.seq > database.applied]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
 import aiohttp
 
-from tests.support.child import Child
+from tests.support.child import Child, Launch, Process, leashed
 from tests.support.until import NeverHappened, until
 from tests.support.valkey import free_port
 
@@ -49,6 +49,8 @@ class NodeProcess:
         program: Sequence[str] = SERVE,
         cores: Sequence[int] = (),
     ) -> None:
+        self.begin: Callable[[Launch], Process] = leashed
+        """How its process comes to be."""
         self.data_dir = data_dir
         self.port = free_port()
         self.failpoints = failpoints
@@ -96,7 +98,13 @@ class NodeProcess:
         if self.failpoints:
             settings["BUZON_FAILPOINT"] = self.failpoints
         log = self.data_dir.parent / f"{self.data_dir.name}-node"
-        self._child = Child([sys.executable, *program], log, environment=settings | self.environment, cores=self._cores)
+        self._child = Child(
+            [sys.executable, *program],
+            log,
+            environment=settings | self.environment,
+            cores=self._cores,
+            begin=self.begin,
+        )
 
     async def ended(self, within_s: float = STOP_S) -> int:
         """Wait until the process is gone, by itself or by a failpoint, and return its exit code."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -28,6 +29,7 @@ from tests.support.memory_inventory import (
 from tests.support.until import passing
 from tests.support.virtual_time import in_virtual_time, ticks
 
+Read = Callable[[int, int], Coroutine[Any, Any, Sequence[Event]]]
 STEPS = ("number", "add", "publish", "sent", "apply", "told")
 """In the order in which an event goes through them; `told` comes after the projection's new number is shown."""
 
@@ -256,6 +258,52 @@ async def test_the_number_that_readers_look_under_is_set_right_again(written: by
         await ticks()
         await moved(flow)
         assert r.shown() == "2"
+
+
+@pytest.mark.parametrize("left", [0, 1])
+@in_virtual_time
+async def test_what_a_rebuild_brought_is_told_of_too(left: int) -> None:
+    """Whether it moved the projection before our look at it or between that and our write; all of it or a part."""
+    async with rig() as r:
+        meters = FlowTallies()
+        flow = await r.node(meters=meters)
+        r.database.made()
+        await moved(flow)
+        for between in (False, True):
+            r.database.made(3)
+            parts = await r.homes[0].parts()
+            await flow.relay(parts, 1)
+            if between:
+                read = r.stream.read
+
+                async def rebuilt(from_seq: int, limit: int, read: Read = read) -> Sequence[Event]:
+                    r.stream.read = read  # type: ignore[method-assign]  # only once
+                    r.database.rebuilt(len(r.database.log) - left)
+                    return await read(from_seq, limit)
+
+                r.stream.read = rebuilt  # type: ignore[method-assign]  # the moment at which an operator is quicker
+            else:
+                r.database.rebuilt(len(r.database.log) - left)
+            await moved(flow)
+            r.all_is_well()
+            assert r.told == [event.seq for event in r.database.log]
+        assert value(meters.inventory_events) == 7
+
+
+@in_virtual_time
+async def test_what_another_owner_moved_is_not_told_of_again() -> None:
+    """By one that has the partition again."""
+    async with rig() as r:
+        owned = OwnedDouble(number=1)
+        first, second = await r.node(owned), await r.node(OwnedDouble(number=2))
+        for flow in (first, second):
+            r.database.made(2)
+            await moved(flow)
+        owned.number = 3
+        r.database.made(2)
+        await moved(first)
+        r.all_is_well()
+        assert r.told == [1, 2, 3, 4, 5, 6]
 
 
 @in_virtual_time

@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import NODES
 from tests.support.client import DELIVERIES, Client
+from tests.support.forked import Fork
 from tests.support.node import NodeProcess
 from tests.support.sink import Sink
 from tests.support.until import until
@@ -86,6 +87,7 @@ def key() -> str:
 def running(data_dir: Path, settings: dict[str, str], store: ValkeyServer) -> Iterator[NodeProcess]:
     """A started node, ended afterwards."""
     node = NodeProcess(data_dir, settings, redis_url=store.url)
+    node.begin = Fork
     try:
         with asyncio.Runner() as runner:
             runner.run(node.start())

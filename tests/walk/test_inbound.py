@@ -15,6 +15,7 @@ import pytest
 from router.fake_evolution.numbers import lid_of
 from tests.support.client import Answer, Client, is_problem, quoted
 from tests.support.evolution import evolution
+from tests.support.forked import Fork
 from tests.support.node import NodeProcess
 from tests.support.sink import Received, Sink
 from tests.support.until import until
@@ -297,6 +298,7 @@ async def test_while_the_store_is_away(
     """503 with a time to come back, for texts and for everything else; then what is sent again is stored once."""
     data_dir = tmp_path_factory.mktemp("away") / "data"
     node = NodeProcess(data_dir, SETTINGS, redis_url=own_valkey.url)
+    node.begin = Fork
     try:
         await node.start()
         client = Client(http, node.url)

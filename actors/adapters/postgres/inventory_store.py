@@ -170,7 +170,8 @@ class PostgresProjection:
     async def apply(self, epoch: int, events: Sequence[Event]) -> Applied | Gap | Fenced:
         """Bring events into the projection, in one transaction."""
         if not events:
-            return Applied(seq=await self._watermark(), count=0)
+            state = await self._state()
+            return Fenced(epoch=state["epoch"]) if state["epoch"] > epoch else Applied(seq=state["seq"], count=0)
         from_seq = events[0].seq - 1  # most likely it is there, and then one statement does
         for _ in range(_APPLY_TURNS_MAX):
             new = [event for event in events if event.seq > from_seq]
@@ -193,10 +194,6 @@ class PostgresProjection:
     async def events(self, from_seq: int, limit: int) -> tuple[Event, ...]:
         """Numbered events from a number on, in order."""
         return await _events(self._database, from_seq, limit)
-
-    async def _watermark(self) -> int:
-        seq: int = (await self._state())["seq"]
-        return seq
 
     async def _state(self) -> asyncpg.Record:
         return _present(await self._database.row(sql("projection_state")))
