@@ -277,7 +277,7 @@ async def test_what_a_rebuild_brought_is_told_of_too(left: int) -> None:
                 read = r.stream.read
 
                 async def rebuilt(from_seq: int, limit: int, read: Read = read) -> Sequence[Event]:
-                    r.stream.read = read  # type: ignore[method-assign]  # only once
+                    r.stream.read = read  # type: ignore[method-assign,assignment]  # only once
                     r.database.rebuilt(len(r.database.log) - left)
                     return await read(from_seq, limit)
 
