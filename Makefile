@@ -27,7 +27,10 @@ run: $(RUN_STAMP) ## Start one node with its own store (ARGS="--port 8001" for m
 dev: $(DEV_STAMP) ## The same with debug logs and Python's development checks
 	@DEBUG=true PYTHONDEVMODE=1 exec $(VENV)/bin/buzon serve $(ARGS)
 
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint typecheck ## Lint, check types and run all tests (ARGS="-k name" for some)
+	@# Bytecode of the tests is made once, instead of by every process that runs some.
+	@for part in tests/unit "tests --ignore tests/unit"; do $(PY) -m pytest --collect-only -qq $$part >/dev/null & done; wait
 	@# Faults under load want the machine for themselves; the rest mostly waits, and does so four at a time, long files first.
 	@$(PY) -m pytest tests/chaos $(ARGS) || [ $$? = 5 ]
 	@$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/chaos $(ARGS)

@@ -50,10 +50,20 @@ class Source(NamedTuple):
         """The parsed source."""
         return _parsed(self.text)
 
+    @property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All of it, walked once."""
+        return _walked(self.text)
+
 
 @cache
 def _parsed(text: str) -> ast.Module:
     return ast.parse(text)
+
+
+@cache
+def _walked(text: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(_parsed(text)))
 
 
 Check = Callable[[Source], Iterator[str]]
@@ -84,7 +94,7 @@ def _imports(source: Source) -> Iterator[tuple[int, str]]:
     package = source.path.removesuffix(".py").removesuffix("/__init__").split("/")
     if not source.path.endswith("/__init__.py"):
         package.pop()
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -94,7 +104,7 @@ def _imports(source: Source) -> Iterator[tuple[int, str]]:
 
 
 def _functions(source: Source) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -136,7 +146,7 @@ def calls_none(*forbidden: str) -> Check:
     """None of these calls; `*.now` is a method of anything."""
 
     def check(source: Source) -> Iterator[str]:
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 if called in forbidden or "*." + called.rpartition(".")[2] in forbidden:
@@ -149,7 +159,7 @@ def names_none(*forbidden: str) -> Check:
     """None of these names anywhere: imported, called or as an attribute."""
 
     def check(source: Source) -> Iterator[str]:
-        for node in ast.walk(source.tree):
+        for node in source.nodes:
             match node:
                 case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) if name in forbidden:
                     yield f"{node.lineno}: {name}"
@@ -167,7 +177,7 @@ def wait_for(source: Source) -> Iterator[str]:
 
 def broad_except(source: Source) -> Iterator[str]:
     """A handler for everything that does not end in `raise` hides what nobody thought of."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ExceptHandler):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             broad = any(kind is None or ast.unparse(kind) in ("Exception", "BaseException") for kind in kinds)
@@ -180,12 +190,12 @@ def task_creation(source: Source) -> Iterator[str]:
     """A task nobody owns. A TaskGroup owns its own."""
     groups = {
         item.optional_vars.id
-        for node in ast.walk(source.tree)
+        for node in source.nodes
         if isinstance(node, ast.AsyncWith)
         for item in node.items
         if ast.unparse(item.context_expr) == "asyncio.TaskGroup()" and isinstance(item.optional_vars, ast.Name)
     }
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute | ast.alias):
             name = node.attr if isinstance(node, ast.Attribute) else node.name
             owner = ast.unparse(node.value) if isinstance(node, ast.Attribute) else ""
@@ -195,7 +205,7 @@ def task_creation(source: Source) -> Iterator[str]:
 
 def sleeping(source: Source) -> Iterator[str]:
     """A test that sleeps is slow when it passes and wrong when the machine is busy. `asyncio.sleep(0)` only yields."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("asyncio.sleep", "time.sleep", "sleep"):
             is_yield = ast.unparse(node.func) != "time.sleep" and [ast.unparse(each) for each in node.args] == ["0"]
             if not is_yield:
