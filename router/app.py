@@ -17,6 +17,7 @@ from actors.loop_lag import watch_loop
 from actors.node_ports import NodeReplaced
 from actors.ports import StoreAway
 from router.composition import ABOUT, Parts
+from router.edge import lane
 from router.edge.openapi import freeze
 from router.edge.server import EdgeRunner
 from router.listening import BACKLOG, CannotListen
@@ -76,7 +77,7 @@ class Node(Parts):
         self.supervisor.service("echo", self.echo.run)
         self.supervisor.service("peers", self.links.run)
         self.supervisor.service("loop-lag", lambda: watch_loop(self.clock, self.metrics.loop_lag_seconds))
-        self._runner = EdgeRunner(self.app(), self.edge, shutdown_timeout=REQUESTS_DRAIN_S)
+        self._runner = EdgeRunner(self.app(), self.edge, fast_lane=self._fast_lane(), shutdown_timeout=REQUESTS_DRAIN_S)
         await self._runner.setup()
         self._sockets = sockets
         for listener in sockets:
@@ -119,6 +120,13 @@ class Node(Parts):
         await self.database.close()
         await self.http.aclose()
         await self.evolution_http.aclose()
+
+    def _fast_lane(self) -> bool:
+        if not self.settings.fast_lane:
+            return False
+        if reason := lane.why_not():
+            self.log.warning("fast lane is off", reason=reason)
+        return not reason
 
     async def _open_to_peers(self) -> None:
         place = node_place(self.settings, self._store_url)

@@ -230,6 +230,15 @@ SETTINGS: tuple[Setting, ...] = (
         meaning="Largest request body.",
     ),
     Setting(
+        name="FAST_LANE",
+        field="fast_lane",
+        default="on",
+        parse=values.flag,
+        show=setting.switch,
+        meaning="Plain requests of the busiest routes are answered without aiohttp's own machinery; `off` changes "
+        "nothing but the speed.",
+    ),
+    Setting(
         name="LOG_LEVEL",
         field="log_level",
         aliases=("DC_LOGGER_LEVEL",),

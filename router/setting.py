@@ -46,6 +46,11 @@ def flag(value: object) -> str:
     return "true" if value else "false"
 
 
+def switch(value: object) -> str:
+    """on or off."""
+    return "on" if value else "off"
+
+
 def auth(value: object) -> str:
     """AUTH: off or on."""
     return "off" if value else "on"

@@ -71,6 +71,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     delivered_ttl_s: float
     idempotency_ttl_s: float
     body_bytes_max: int
+    fast_lane: bool
     allow_unsafe_store: bool
     evolution_webhook_token: Secret | None
     cache_url: Secret | None

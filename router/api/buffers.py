@@ -25,7 +25,7 @@ from actors.ownership import Ownership
 from actors.ports import Appended, Entry, ListCursor, NothingOpen, OpenBatch
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, NotFound
-from router.edge.handlers import body_endpoint, endpoint
+from router.edge.handlers import body_endpoint, endpoint, hot
 from router.edge.idempotency import Idempotency, derived_id
 from router.edge.openapi import Operation
 from router.edge.paging import Cursor, Page
@@ -277,7 +277,7 @@ class BufferRoutes:
 def register(app: web.Application, routes: BufferRoutes) -> None:
     """Add the routes. A key that ends in `/flush` can be flushed as `…/flush/flush`, and looked at as it is."""
     router = app.router
-    router.add_post("/api/v1/message", body_endpoint(routes.accept))
+    router.add_post("/api/v1/message", hot(body_endpoint(routes.accept)))
     router.add_get("/api/v1/buffers", endpoint(routes.list_buffers))
     # A key may hold line ends too, which a plain dot would not match.
     router.add_post("/api/v1/buffers/{key:(?s:.+)}/flush", endpoint(routes.flush_buffer))

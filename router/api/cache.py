@@ -40,6 +40,9 @@ TtlField = Annotated[Ttl, Meta(description='Seconds, a Go duration (`"1h30m"`, `
 Key = Annotated[str, Meta(description="1 to 512 bytes in UTF-8.")]
 Keys = Annotated[list[str], Meta(max_length=ITEMS_MAX)]
 
+Render = Callable[[str, bytes, Entry, int], bytes]
+"""Writes an answer of key, value, entry and how long it stays (ms)."""
+
 _ENTITY_TAG_LENGTH = 40
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _CURSOR = Cursor(SliceCursor)
@@ -74,12 +77,20 @@ class Entries:
         self._names = names
         self._default_ttl_ms = default_ttl_ms
 
-    async def show(self, key: str, headers: RequestHeaders, render: Callable[[str, bytes, Entry, int], bytes]) -> Reply:
+    async def show(self, key: str, headers: RequestHeaders, render: Render) -> Reply:
         """The entry as `render` writes it: of key, value, entry and how long it stays. 304 when the caller has it."""
         entry = self.cache.read_now(key)
         how: ReadHow = "hit"
         if entry is None:
             entry, how = await self.find(key)
+        return self._shown(key, headers, render, entry, how)
+
+    def show_now(self, key: str, headers: RequestHeaders, render: Render) -> Reply | None:
+        """The same if this node has the entry near; None when it must be asked for."""
+        entry = self.cache.read_now(key)
+        return None if entry is None else self._shown(key, headers, render, entry, "hit")
+
+    def _shown(self, key: str, headers: RequestHeaders, render: Render, entry: Entry, how: ReadHow) -> Reply:
         value = entry.value
         if value is None:
             raise missing(key, how)

@@ -6,6 +6,7 @@ Its words and shapes; times to live are Go durations, `none` for ever, instants 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -33,7 +34,7 @@ from router.api.cache import (
     missing,
 )
 from router.edge.body import JsonBody
-from router.edge.handlers import endpoint, key_endpoint, unlisted
+from router.edge.handlers import KEY, endpoint, hot, key_endpoint, unlisted
 from router.edge.openapi import Operation
 from router.edge.usecase import Call, Reply, RequestHeaders
 
@@ -131,6 +132,10 @@ class DurationRoutes:
     async def read(self, key: str, _body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `GET /api/v1/cache/{key}`."""
         return await self._entries.show(key, headers, render)
+
+    def read_now(self, params: Mapping[str, str], headers: RequestHeaders) -> Reply | None:
+        """The same without waiting, if that is possible."""
+        return self._entries.show_now(params[KEY], headers, render)
 
     @msgspec.structs.replace(
         _READ, summary="Say whether there is something under a key", operation_id="cache_v1_head",
@@ -252,9 +257,9 @@ def register(app: web.Application, routes: DurationRoutes) -> None:
     # A key may hold line ends too, which a plain dot would not match.
     router.add_put(f"{ROOT}/{{key:(?s:.+)}}/expire", key_endpoint(routes.expire))
     router.add_get(f"{ROOT}/{{key:(?s:.+)}}/ttl", key_endpoint(routes.ttl))
-    router.add_get(ONE_KEY, key_endpoint(routes.read), allow_head=False)
+    router.add_get(ONE_KEY, hot(key_endpoint(routes.read), routes.read_now), allow_head=False)
     router.add_head(ONE_KEY, key_endpoint(routes.probe))
-    router.add_put(ONE_KEY, key_endpoint(routes.put))
+    router.add_put(ONE_KEY, hot(key_endpoint(routes.put)))
     router.add_delete(ONE_KEY, key_endpoint(routes.delete))
 
 

@@ -5,6 +5,7 @@ Its words and shapes; times to live are numbers of seconds, -1 for ever. What it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -34,7 +35,7 @@ from router.api.cache import (
 )
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, Problem
-from router.edge.handlers import body_endpoint, check_decoded, endpoint, key_endpoint, unlisted
+from router.edge.handlers import KEY, body_endpoint, check_decoded, endpoint, hot, key_endpoint, unlisted
 from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
 from router.edge.usecase import Call, Reply, RequestHeaders
@@ -129,6 +130,10 @@ class SecondsRoutes:
     async def read(self, key: str, _body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `GET /api/cache/{key}`."""
         return await self._entries.show(key, headers, render)
+
+    def read_now(self, params: Mapping[str, str], headers: RequestHeaders) -> Reply | None:
+        """The same without waiting, if that is possible."""
+        return self._entries.show_now(params[KEY], headers, render)
 
     @Operation(
         summary="Store a value",
@@ -245,7 +250,7 @@ class SecondsRoutes:
 def register(app: web.Application, routes: SecondsRoutes) -> None:
     """Add the routes; the root also without its slash."""
     router = app.router
-    store = body_endpoint(routes.store)
+    store = hot(body_endpoint(routes.store))
     router.add_post(f"{ROOT}/", store)
     router.add_post(ROOT, unlisted(routes.store, store))
     router.add_get(f"{ROOT}/keys", endpoint(routes.keys))
@@ -253,7 +258,7 @@ def register(app: web.Application, routes: SecondsRoutes) -> None:
     # A key may hold line ends too, which a plain dot would not match.
     router.add_get(f"{ROOT}/exists/{{key:(?s:.+)}}", key_endpoint(routes.exists))
     router.add_delete(f"{ROOT}/pattern/{{pattern:(?s:.+)}}", endpoint(routes.delete_pattern))
-    router.add_get(ONE_KEY, key_endpoint(routes.read))
+    router.add_get(ONE_KEY, hot(key_endpoint(routes.read), routes.read_now))
     router.add_delete(ONE_KEY, key_endpoint(routes.delete))
 
 

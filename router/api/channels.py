@@ -18,7 +18,7 @@ from actors.core.cache_names import PATTERN_BYTES_MAX, pattern_fault
 from actors.core.channel_names import NAME_BYTES_MAX, is_event_channel, name_fault
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, Problem
-from router.edge.handlers import body_endpoint, check_decoded, endpoint
+from router.edge.handlers import body_endpoint, check_decoded, endpoint, hot
 from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
 from router.edge.paging import LIMIT_DEFAULT, Cursor, Limit, Token
@@ -236,7 +236,7 @@ class ChannelRoutes:
 def register(app: web.Application, routes: ChannelRoutes) -> None:
     """Add the routes."""
     router = app.router
-    router.add_post(f"{ROOT}/publish", body_endpoint(routes.publish))
+    router.add_post(f"{ROOT}/publish", hot(body_endpoint(routes.publish)))
     router.add_get(f"{ROOT}/channels", endpoint(routes.list_channels))
     # A name may hold anything, line ends too.
     router.add_get(f"{ROOT}/subscribers/{{channel:(?s:.+)}}", endpoint(routes.subscribers))

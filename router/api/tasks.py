@@ -26,7 +26,7 @@ from actors.task_ports import NewTask, TaskFilter, TaskRecord
 from actors.tasks import Tasks, drafted
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, Conflict, NotFound
-from router.edge.handlers import body_endpoint, endpoint
+from router.edge.handlers import body_endpoint, endpoint, hot
 from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
 from router.edge.paging import Cursor, Page
@@ -291,9 +291,9 @@ class TaskMaker:
 def register(app: web.Application, routes: TaskRoutes) -> None:
     """Add the routes."""
     router = app.router
-    router.add_post("/messages", body_endpoint(routes.send))
+    router.add_post("/messages", hot(body_endpoint(routes.send)))
     router.add_get("/tasks", endpoint(routes.list_tasks))
-    router.add_get("/tasks/{task_id}", endpoint(routes.get_task))
+    router.add_get("/tasks/{task_id}", hot(endpoint(routes.get_task)))
     router.add_delete("/tasks/{task_id}", endpoint(routes.revoke_task))
     router.add_post("/tasks/{task_id}/retry", endpoint(routes.retry_task))
 

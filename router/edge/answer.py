@@ -1,7 +1,8 @@
-"""Answer: a finished JSON answer, written in one piece.
+"""Answer: a finished answer, written in one piece.
 
 aiohttp builds each answer's head out of a dictionary of headers, through five methods; ours have always the same ones,
 so the head is one string, with the use case's own lines in it. Anything unusual (HTTP/1.0, HEAD) goes aiohttp's way.
+`written` is the same for the fast lane, which has no request.
 Knows aiohttp 3.14's `StreamResponse`. Measured: a twelfth of what an accepted message costs.
 """
 
@@ -13,12 +14,14 @@ from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 
-from router.edge.usecase import JSON
+from router.edge.usecase import JSON, Reply
 
 SERVER = "buzon"
 X_REQUEST_ID = "X-Request-ID"
 
 _NOT_MODIFIED = 304
+_JSON_LINE = f"Content-Type: {JSON}\r\n"
+_CLOSING = "Connection: close\r\n"
 _LINES: dict[int, str] = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
@@ -55,12 +58,29 @@ class JsonAnswer(web.Response):
 
     def _head(self) -> str:
         status = self.status
-        closing = "" if self._keep_alive else "Connection: close\r\n"
-        content = f"Content-Type: {JSON}\r\nContent-Length: {len(self._bytes)}\r\n" if status != _NOT_MODIFIED else ""
-        return (
-            f"{_LINES[status]}{content}{self._lines}"
-            f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER}\r\n{X_REQUEST_ID}: {self.request_id}\r\n{closing}\r\n"
-        )
+        content = _JSON_LINE if status != _NOT_MODIFIED else ""
+        return _head(status, len(self._bytes), content + self._lines, self.request_id, closing=not self._keep_alive)
+
+
+def written(reply: Reply, request_id: str, *, closing: bool) -> bytes:
+    """A reply as it goes out over HTTP/1.1. Raises ValueError for a header that would end its line."""
+    lines = reply.head
+    if reply.headers is not None:
+        more = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+        if more.count("\r") != len(reply.headers) or more.count("\n") != len(reply.headers):
+            raise ValueError("a line end in a header")
+        lines = more + lines
+    if reply.status != _NOT_MODIFIED and (reply.headers is None or hdrs.CONTENT_TYPE not in reply.headers):
+        lines = _JSON_LINE + lines
+    return _head(reply.status, len(reply.body), lines, request_id, closing=closing).encode() + reply.body
+
+
+def _head(status: int, length: int, lines: str, request_id: str, *, closing: bool) -> str:
+    content = f"Content-Length: {length}\r\n" if status != _NOT_MODIFIED else ""
+    return (
+        f"{_LINES[status]}{content}{lines}Date: {rfc822_formatted_time()}\r\nServer: {SERVER}\r\n"
+        f"{X_REQUEST_ID}: {request_id}\r\n{_CLOSING if closing else ''}\r\n"
+    )
 
 
 def header_lines(head: str) -> list[tuple[str, str]]:

@@ -8,13 +8,13 @@ has a deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from random import SystemRandom
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import hdrs, web
-from msgspec import structs
+from msgspec import Struct, structs
 from multidict import istr
 
 from actors.core import trace
@@ -35,6 +35,18 @@ from router.edge.usecase import (
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Run = Callable[[Mapping[str, str], bytes, RequestHeaders, Callable[[], bool]], Coroutine[Any, Any, Reply]]
+"""A use case without its request: of the path's parameters, the body, the headers, and whether the caller has gone."""
+RunNow = Callable[[Mapping[str, str], RequestHeaders], Reply | None]
+"""The same without a body and without waiting; None where that is not possible."""
+
+
+class Hot(Struct, frozen=True):
+    """A handler that may be left out: `run` is what it would run."""
+
+    run: Run
+    now: RunNow | None
+
 
 REQUEST_ID = web.RequestKey("request_id", str)
 """Where `edge.http` puts the request's id before any handler runs."""
@@ -52,6 +64,7 @@ _TRACEPARENT = istr("traceparent")
 _IDEMPOTENCY_KEY = istr(IDEMPOTENCY_KEY)
 _APIKEY = istr("apikey")
 _RANDOM = SystemRandom()
+_RUN, _HOT = "_buzon_run", "_buzon_hot"
 KEY = "key"
 """The parameter of a path that names the key."""
 
@@ -66,7 +79,7 @@ def body_endpoint(use_case: BodyUseCase) -> Handler:
         return response_of(await use_case(body, headers_of(request)))
 
     carry(use_case, handle)
-    return handle
+    return _runs(handle, lambda _params, body, headers, _is_gone: use_case(body, headers))
 
 
 def key_endpoint(use_case: KeyUseCase) -> Handler:
@@ -82,7 +95,7 @@ def key_endpoint(use_case: KeyUseCase) -> Handler:
         return response_of(await use_case(key, body, headers_of(request)))
 
     carry(use_case, handle)
-    return handle
+    return _runs(handle, lambda params, body, headers, _is_gone: use_case(params[KEY], body, headers))
 
 
 def endpoint(use_case: CallUseCase) -> Handler:
@@ -91,8 +104,13 @@ def endpoint(use_case: CallUseCase) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         return response_of(await use_case(await _call(request)))
 
+    def run(
+        params: Mapping[str, str], body: bytes, headers: RequestHeaders, is_gone: Callable[[], bool]
+    ) -> Coroutine[Any, Any, Reply]:
+        return use_case(Call(params=params, query={}, body=body, headers=headers, is_gone=is_gone))
+
     carry(use_case, handle)
-    return handle
+    return _runs(handle, run)
 
 
 def guarded_endpoint(use_case: GuardedUseCase) -> Handler:
@@ -105,6 +123,25 @@ def guarded_endpoint(use_case: GuardedUseCase) -> Handler:
 
     carry(use_case, handle)
     return handle
+
+
+def hot(handler: Handler, now: RunNow | None = None) -> Handler:
+    """Let the fast lane (`edge.lane`) answer this handler's requests where it can. It must come from one of the above.
+
+    The lane gives no query, and of a path no more than one last segment."""
+    setattr(handler, _HOT, Hot(getattr(handler, _RUN), now))
+    return handler
+
+
+def hot_of(handler: object) -> Hot | None:
+    """What the fast lane may run in this handler's place."""
+    found = getattr(handler, _HOT, None)
+    return found if isinstance(found, Hot) else None
+
+
+def _runs(handler: Handler, run: Run) -> Handler:
+    setattr(handler, _RUN, run)
+    return handler
 
 
 def unlisted(use_case: Callable[..., object], handler: Handler) -> Handler:

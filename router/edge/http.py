@@ -7,22 +7,26 @@ only, and only if asked for; meters are looked up once per route.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 from secrets import token_hex
 from time import monotonic, perf_counter
 
 from aiohttp import hdrs, web
+from msgspec import Struct
 from multidict import istr
 from structlog.typing import FilteringBoundLogger
 
 from router.edge.answer import SERVER, X_REQUEST_ID, JsonAnswer
 from router.edge.errors import KNOWN_FAILURES, BadInput, KnownFailure, NotFound, Problem, TooLarge, problem_of, render
-from router.edge.handlers import REQUEST_ID, Handler, path_of, response_of
+from router.edge.handlers import REQUEST_ID, Handler, Hot, hot_of, path_of, response_of
 from router.edge.metrics import Metrics, RouteMeters
 from router.edge.places import Places
+from router.edge.usecase import Reply
 
 REQUEST_ID_CHARACTERS_MAX = 128
 TRY_LATER_LOG_EVERY_S = 1.0
+UNFORESEEN = "something went wrong here; the request id finds it in the log"
 UNMATCHED = "unmatched"
 """The route label of requests that met no route: their paths are the caller's and must not become labels."""
 
@@ -36,6 +40,21 @@ _TRY_LATER = 503
 
 Failure = KnownFailure | web.HTTPException | web.RequestPayloadError
 _FAILURES = (*KNOWN_FAILURES, web.HTTPException, web.RequestPayloadError)
+
+
+class Place(Struct, frozen=True):
+    """Where a request of the fast lane leads: what runs there, and what the path says."""
+
+    hot: Hot
+    params: Mapping[str, str]
+    path: str
+    method: str
+    template: str
+    meters: RouteMeters
+
+    def facts(self, status: int, request_id: str) -> dict[str, object]:
+        """For the log."""
+        return _facts(self.method, self.template, status, request_id)
 
 
 class Edge:
@@ -60,15 +79,7 @@ class Edge:
         An exception that nobody foresaw passes through: `edge.server` has aiohttp's own last resort answer it.
         """
         started = perf_counter()
-        request_id = request.headers.get(_X_REQUEST_ID)
-        if not (
-            request_id
-            and len(request_id) <= REQUEST_ID_CHARACTERS_MAX
-            and request_id.isascii()
-            and request_id.isprintable()
-        ):
-            request_id = f"{self._id_prefix}{self._next_id():08x}"
-        request[REQUEST_ID] = request_id
+        request_id = request[REQUEST_ID] = self.request_id(request.headers.get(_X_REQUEST_ID))
         method, raw_path = request.method, request.raw_path
         match = self._places.find(method, raw_path)
         try:
@@ -91,11 +102,41 @@ class Edge:
             self._log.debug("request answered", **self._facts(request, response.status))
         return response
 
+    def request_id(self, sent: str | None) -> str:
+        """The id of a request: what the caller sent, if that can be one."""
+        if sent and len(sent) <= REQUEST_ID_CHARACTERS_MAX and sent.isascii() and sent.isprintable():
+            return sent
+        return f"{self._id_prefix}{self._next_id():08x}"
+
+    def place(self, method: str, path: str) -> Place | None:
+        """Where a path leads for the fast lane; None when that is nowhere hot, or nobody has gone there yet."""
+        match = self._places.find(method, path)
+        found = None if match is None else hot_of(match.handler)
+        if match is None or found is None:
+            return None
+        meters = self._meters_of(match.route, method)
+        return Place(found, dict(match), path, method, _canonical(match.route.resource), meters)
+
+    def answered(self, place: Place, request_id: str, status: int, started: float) -> None:
+        """Count an answer of the fast lane; `started` is by `perf_counter`."""
+        place.meters.count(status)
+        place.meters.time(perf_counter() - started)
+        if self._access_log:
+            self._log.debug("request answered", **place.facts(status, request_id))
+
+    def failed(self, place: Place, request_id: str, failure: Exception) -> tuple[Reply, bool]:
+        """The answer when a use case raised, and whether the connection must close: nobody foresaw it."""
+        foreseen = isinstance(failure, KNOWN_FAILURES)
+        problem = problem_of(failure) if isinstance(failure, KNOWN_FAILURES) else Problem(_INTERNAL, UNFORESEEN)
+        if problem.status >= _INTERNAL:
+            self._log_failure(problem, failure, place.facts(problem.status, request_id))
+        return render(problem, path=place.path, request_id=request_id), not foreseen
+
     def unforeseen(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
         """The answer when a handler crashed (500) or the request was no HTTP (400); the connection closes after it."""
         if status >= _INTERNAL:
             self._log.error("request failed", exc_info=error, **self._facts(request, status))
-            problem = Problem(status, "something went wrong here; the request id finds it in the log")
+            problem = Problem(status, UNFORESEEN)
         else:
             problem = Problem(status, "this is not a well-formed HTTP request")
         request_id = request.get(REQUEST_ID) or f"{self._id_prefix}{self._next_id():08x}"
@@ -122,21 +163,20 @@ class Edge:
             raise failure
         problem = _translated(request, failure)
         if problem.status >= _INTERNAL:
-            self._log_failure(request, problem, failure)
+            self._log_failure(problem, failure, self._facts(request, problem.status))
         if request.writer.output_size > 0:
             raise ConnectionError("a stream broke off") from failure  # no second answer into the middle of the first
         return response_of(render(problem, path=path_of(request), request_id=request_id))
 
-    def _log_failure(self, request: web.Request, problem: Problem, failure: BaseException) -> None:
+    def _log_failure(self, problem: Problem, failure: BaseException, facts: dict[str, object]) -> None:
         if problem.status != _TRY_LATER:
-            self._log.error("request failed", exc_info=failure, **self._facts(request, problem.status))
+            self._log.error("request failed", exc_info=failure, **facts)
             return
         # While the store is away every request ends here: one line a second says so and how many it stands for.
         self._try_later_unlogged += 1
         now = monotonic()
         if now - self._try_later_logged_at >= TRY_LATER_LOG_EVERY_S:
             self._try_later_logged_at = now
-            facts = self._facts(request, problem.status)
             self._log.warning(
                 "requests put off",
                 cause=type(failure).__name__,
@@ -147,26 +187,27 @@ class Edge:
             self._try_later_unlogged = 0
 
     def _facts(self, request: web.BaseRequest, status: int) -> dict[str, object]:
-        return {
-            "method": _method(request),
-            "route": _template(request),
-            "status": status,
-            "request_id": request.get(REQUEST_ID, ""),
-        }
+        return _facts(_method(request), _template(request), status, request.get(REQUEST_ID, ""))
 
     def _meters(self, request: web.BaseRequest) -> RouteMeters:
         match = _match(request)
         if match is not None:
-            route = match.route
-            meters = self._routes.get(route)
-            if meters is None:
-                meters = self._routes[route] = self._metrics.route(_method(request), _template(request))
-            return meters
+            return self._meters_of(match.route, _method(request))
         method = _method(request)
         meters = self._unmatched.get(method)
         if meters is None:
             meters = self._unmatched[method] = self._metrics.route(method, UNMATCHED)
         return meters
+
+    def _meters_of(self, route: web.AbstractRoute, method: str) -> RouteMeters:
+        meters = self._routes.get(route)
+        if meters is None:
+            meters = self._routes[route] = self._metrics.route(method, _canonical(route.resource))
+        return meters
+
+
+def _facts(method: str, route: str, status: int, request_id: str) -> dict[str, object]:
+    return {"method": method, "route": route, "status": status, "request_id": request_id}
 
 
 def _translated(request: web.Request, failure: Failure) -> Problem:
@@ -195,7 +236,10 @@ def _method(request: web.BaseRequest) -> str:
 
 def _template(request: web.BaseRequest) -> str:
     match = _match(request)
-    resource = match.route.resource if match is not None else None
+    return UNMATCHED if match is None else _canonical(match.route.resource)
+
+
+def _canonical(resource: web.AbstractResource | None) -> str:
     return UNMATCHED if resource is None else resource.canonical
 
 

@@ -3,7 +3,8 @@
 What no handler foresaw (a crash, bytes that are no HTTP) ends in aiohttp's `handle_error`, which would answer in plain
 text; here it becomes a problem like any other. The edge stands around the whole application instead of being one of
 its middlewares, which saves two of three wrappers on every request (9 microseconds became 5) and lets it see what
-aiohttp refuses before any middleware. The only file that knows how aiohttp 3.14 joins its parts.
+aiohttp refuses before any middleware. Beside
+`edge.lane` the only file that knows how aiohttp 3.14 joins its parts.
 
 A connection gets `request_s` for the head of its first request, and as long for each body (`edge.handlers` waits for
 those). Half a head on a connection that has been answered before looks like an idle one from here; the keep-alive
@@ -20,6 +21,7 @@ from typing import Any
 from aiohttp import web
 
 from router.edge.http import Edge
+from router.edge.lane import Heads, LaneConnection
 
 KEEPALIVE_S = 75.0
 REQUEST_S = 10.0
@@ -27,14 +29,13 @@ LOOK_S = 0.1
 """Between two looks at the connections that have not asked anything yet: how late the end of one can come."""
 
 
-class EdgeProtocol(web.RequestHandler):
+class EdgeProtocol(LaneConnection):
     """One connection. `request_s` bounds what it may take to send a request."""
 
-    __slots__ = ("_edge", "request_s")
+    __slots__ = ("request_s",)
 
-    def __init__(self, manager: EdgeServer, edge: Edge, *, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
-        super().__init__(manager, loop=loop, **options)
-        self._edge = edge
+    def __init__(self, manager: EdgeServer, edge: Edge, heads: Heads | None, **options: Any) -> None:
+        super().__init__(manager, edge, heads, **options)
         self.request_s = manager.request_s
 
     def close_after_answer(self) -> None:
@@ -65,7 +66,7 @@ class EdgeServer(web.Server):
     One timer serves all: a request costs nothing, a connection two entries in a dictionary.
     """
 
-    def __init__(self, plain: web.Server, edge: Edge, request_s: float) -> None:
+    def __init__(self, plain: web.Server, edge: Edge, heads: Heads | None, request_s: float) -> None:
         super().__init__(
             partial(edge.handle, handler=plain.request_handler),
             request_factory=plain.request_factory,
@@ -75,12 +76,13 @@ class EdgeServer(web.Server):
         )
         self.request_s = request_s
         self._edge = edge
+        self._heads = heads
         self._unproven: dict[web.RequestHandler, float] = {}
         """When the first request of each new connection is due, the earliest first."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> EdgeProtocol:
-        return EdgeProtocol(self, self._edge, loop=self._loop, **self._kwargs)
+        return EdgeProtocol(self, self._edge, self._heads, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Give a new connection its time."""
@@ -113,16 +115,25 @@ class EdgeServer(web.Server):
 
 
 class EdgeRunner(web.AppRunner):
-    """Runs an application behind an edge. The application needs no middleware of its own."""
+    """Runs an application behind an edge, `edge.lane` before it. The application needs no middleware of its own."""
 
-    __slots__ = ("_edge", "_request_s")
+    __slots__ = ("_edge", "_heads", "_request_s")
 
-    def __init__(self, app: web.Application, edge: Edge, *, request_s: float = REQUEST_S, **options: Any) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        edge: Edge,
+        *,
+        fast_lane: bool = True,
+        request_s: float = REQUEST_S,
+        **options: Any,
+    ) -> None:
         # Bodies that are compressed are refused, so nothing may inflate them while they arrive.
         defaults = {"access_log": None, "auto_decompress": False, "keepalive_timeout": KEEPALIVE_S}
         super().__init__(app, **{**defaults, **options})
         self._edge = edge
+        self._heads = Heads(edge, app._client_max_size) if fast_lane else None
         self._request_s = request_s
 
     async def _make_server(self) -> EdgeServer:
-        return EdgeServer(await super()._make_server(), self._edge, self._request_s)
+        return EdgeServer(await super()._make_server(), self._edge, self._heads, self._request_s)

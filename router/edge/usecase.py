@@ -6,8 +6,8 @@ give it a body and the headers below. Errors are raised (`edge.errors`) and rend
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -71,22 +71,22 @@ class Call(Struct, frozen=True, kw_only=True):
 class BodyUseCase(Protocol):
     """The shape of the hot routes."""
 
-    def __call__(self, body: bytes, headers: RequestHeaders, /) -> Awaitable[Reply]: ...
+    def __call__(self, body: bytes, headers: RequestHeaders, /) -> Coroutine[Any, Any, Reply]: ...
 
 
 class KeyUseCase(Protocol):
     """The shape of the routes that are about one key, the last thing in their path; it is percent-decoded."""
 
-    def __call__(self, key: str, body: bytes, headers: RequestHeaders, /) -> Awaitable[Reply]: ...
+    def __call__(self, key: str, body: bytes, headers: RequestHeaders, /) -> Coroutine[Any, Any, Reply]: ...
 
 
 class CallUseCase(Protocol):
     """The shape of every other route."""
 
-    def __call__(self, call: Call, /) -> Awaitable[Reply]: ...
+    def __call__(self, call: Call, /) -> Coroutine[Any, Any, Reply]: ...
 
 
 class GuardedUseCase(Protocol):
     """The shape of the routes that have a token of their own."""
 
-    def __call__(self, call: Call, credentials: Credentials, /) -> Awaitable[Reply]: ...
+    def __call__(self, call: Call, credentials: Credentials, /) -> Coroutine[Any, Any, Reply]: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -50,7 +50,7 @@ async def show(call: Call) -> Reply:
     return Reply(201, msgspec.json.encode(answer), {"Location": "/here"})
 
 
-def failing(failure: Exception) -> Callable[[Call], Awaitable[Reply]]:
+def failing(failure: Exception) -> Callable[[Call], Coroutine[Any, Any, Reply]]:
     """A use case that raises."""
 
     async def fail(_call: Call) -> Reply:

@@ -1,0 +1,313 @@
+"""The fast lane: a complete, canonical request for a hot route is answered without aiohttp's Request and Response.
+
+Owns the byte-level rules and the connection's two modes; knows no route and no domain. `Heads` reads a head and is
+never unsure: whatever is not plain (a fold, a repeated or strange header, anything but ASCII, `Expect`, a transfer
+coding, a query, a percent sign, HTTP/1.0) is not its business. `LaneConnection` asks it only between two requests, and
+hands everything else to aiohttp untouched. Where a path leads is `edge.http`'s, which has it from aiohttp.
+
+Invariants: a request is interpreted by one parser, the lane's or aiohttp's. Of what goes to aiohttp the lane only
+counts where it ends, to know when it may ask again; once it cannot tell, the connection is aiohttp's for good. Answers
+leave in the order of the requests: while one is under way, or nobody reads the answers, later bytes wait here.
+Knows aiohttp 3.14's `RequestHandler` (`TESTED`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from msgspec import Struct
+
+from actors.runtime.outcome import begin, outcome_of
+from router.edge.answer import written
+from router.edge.handlers import continued
+from router.edge.http import Edge, Place
+from router.edge.usecase import Reply, RequestHeaders
+
+TESTED = frozenset({"3.14.5"})
+"""The releases of aiohttp whose inner parts this file was tested with; with others the lane stays off."""
+HEAD_BYTES_MAX = 4096
+HEADERS_MAX = 64
+KNOWN_MAX, KNOWN_BYTES_MAX = 1024, 1024
+"""Heads that are remembered, and how long one may be: what callers make up takes no more room than that."""
+HELD_BYTES_MAX = 65_536
+"""What may wait behind an answer before the connection is not read any further."""
+OUT_BYTES_MAX = 65_536
+"""Answers to pipelined requests that are written at once."""
+
+_HEAD = re.compile(
+    rb"(GET|POST|PUT|DELETE|HEAD) (/[A-Za-z0-9_.:@~/-]*+) HTTP/1\.1\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[ \t]*+(?:[\x21-\x7e]++[ \t]*+)*+\r\n)*+)\r\n"
+)
+_LENGTH = re.compile(r"0|[1-9][0-9]{0,9}")
+_UNCOUNTABLE = frozenset((b"transfer-encoding", b"upgrade", b"proxy-connection"))
+"""What decides in other ways where a request ends, or the connection."""
+_COLD = frozenset((b"expect", b"trailer", b"content-encoding", b"http2-settings"))
+_OWN = frozenset((b"x-request-id", b"idempotency-key", b"traceparent", b"if-match", b"if-none-match"))
+"""What differs from request to request: a head with one of them is not worth remembering."""
+_READ = _OWN | _COLD | {b"content-length", b"content-type", b"connection", b"host"}
+_HAS_BODY = {b"GET": False, b"POST": True, b"PUT": True}
+"""The methods of hot routes."""
+_UNKNOWN = -1
+
+
+class Head(Struct, frozen=True):
+    """A canonical head. `length` bytes of body follow it; `place` is None when the lane has no business there."""
+
+    length: int
+    place: Place | None
+    request_id: str
+    content_type: str
+    idempotency_key: str
+    traceparent: str
+    if_match: str
+    if_none_match: str
+
+
+class Heads:
+    """Reads heads, and remembers those that come again and again. One serves all connections."""
+
+    def __init__(self, edge: Edge, body_bytes_max: int) -> None:
+        self._edge = edge
+        self._body_bytes_max = body_bytes_max
+        self._known: dict[bytes, Head] = {}
+
+    def read(self, data: bytes, start: int) -> tuple[Head, int] | None:
+        """The head that begins at `start` and where its body does; None when there is none, or it is not canonical."""
+        end = data.find(b"\r\n\r\n", start, start + HEAD_BYTES_MAX) + 4
+        if end <= 3:  # noqa: PLR2004  not found
+            return None
+        raw = data[start:end]
+        head = self._known.get(raw)
+        if head is None:
+            head = self._parsed(raw)
+            if head is None:
+                return None
+        return head, end
+
+    def left(self, data: bytes, owed: int) -> int:
+        """How many bytes aiohttp is owed of the request that it has after these; `_UNKNOWN` when nobody can tell."""
+        at = owed
+        while at < len(data):
+            found = self.read(data, at)
+            if found is None:
+                return _UNKNOWN
+            head, end = found
+            at = end + head.length
+        return at - len(data)
+
+    def _parsed(self, raw: bytes) -> Head | None:
+        matched = _HEAD.fullmatch(raw)
+        if matched is None:
+            return None
+        method, path, lines = matched.groups()
+        found: dict[bytes, str] = {}
+        fields = lines.split(b"\r\n")
+        if len(fields) > HEADERS_MAX:
+            return None
+        for line in fields[:-1]:
+            name, _, value = line.partition(b":")
+            name = name.lower()
+            if name in _UNCOUNTABLE:
+                return None
+            if name in _READ:
+                if name in found:
+                    return None
+                text = found[name] = value.strip(b" \t").decode("ascii")
+                if not text:
+                    return None
+        return self._judged(method, path, found, raw)
+
+    def _judged(self, method: bytes, path: bytes, found: dict[bytes, str], raw: bytes) -> Head | None:
+        length = found.get(b"content-length", "0")
+        if _LENGTH.fullmatch(length) is None or found.get(b"connection", "keep-alive").lower() != "keep-alive":
+            return None
+        place = None
+        plain = _COLD.isdisjoint(found) and _HAS_BODY.get(method) is (b"content-length" in found)
+        if plain and int(length) <= self._body_bytes_max:
+            place = self._edge.place(method.decode(), path.decode())
+        head = Head(
+            length=int(length),
+            place=place,
+            request_id=found.get(b"x-request-id", ""),
+            content_type=found.get(b"content-type", ""),
+            idempotency_key=found.get(b"idempotency-key", ""),
+            traceparent=found.get(b"traceparent", ""),
+            if_match=found.get(b"if-match", ""),
+            if_none_match=found.get(b"if-none-match", ""),
+        )
+        if place is not None and len(raw) <= KNOWN_BYTES_MAX and _OWN.isdisjoint(found):
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[raw] = head
+        return head
+
+
+def why_not(version: str = aiohttp.__version__) -> str:
+    """Why the lane must stay off with this aiohttp; "" when it need not."""
+    if version not in TESTED:
+        return f"aiohttp {version} is not one that it was tested with ({', '.join(sorted(TESTED))})"
+    return ""
+
+
+class LaneConnection(web.RequestHandler):
+    """One connection: aiohttp's, with the lane before it. `heads` None: the lane is off."""
+
+    __slots__ = ("_answering", "_edge", "_heads", "_held", "_owed", "_unread")
+
+    def __init__(self, manager: web.Server, edge: Edge, heads: Heads | None, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._edge = edge
+        self._heads = heads
+        self._owed = 0
+        """Bytes of aiohttp's request that have not come; `_UNKNOWN` when it can't be told where that ends."""
+        self._answering: asyncio.Task[Reply] | None = None
+        self._held = bytearray()
+        self._unread = False
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what can be answered here, in order; the rest is aiohttp's."""
+        heads = self._heads
+        if heads is None or not data:  # aiohttp feeds itself nothing to go on with what it has
+            super().data_received(data)
+        elif self._answering is not None or self._held:
+            self._hold(data)
+        else:
+            self._take(heads, data)
+
+    def resume_writing(self) -> None:
+        """Somebody reads the answers again."""
+        super().resume_writing()
+        self._go_on()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget what has waited. What runs is done to its end: it may have been stored."""
+        self._held.clear()
+        super().connection_lost(exc)
+
+    def _take(self, heads: Heads, data: bytes) -> None:
+        at = 0
+        out: list[bytes] = []
+        size = 0
+        while at < len(data):
+            if size >= OUT_BYTES_MAX:
+                self._write(out)
+                out, size = [], 0
+                if self._paused:
+                    self._hold(data[at:])
+                    return
+            found = heads.read(data, at) if self._is_between() else None
+            if found is None or (place := found[0].place) is None or found[1] + found[0].length > len(data):
+                self._write(out)
+                self._pass_on(heads, data[at:] if at else data)
+                return
+            head, begin = found
+            at = begin + head.length
+            answer = self._answer(head, place, data[begin:at])
+            if answer is None:
+                self._write(out)
+                if at < len(data):
+                    self._hold(data[at:])
+                return
+            out.append(answer)
+            size += len(answer)
+        self._write(out)
+
+    def _is_between(self) -> bool:
+        """Whether aiohttp waits for a new request, with nothing of one."""
+        waiter = self._waiter
+        return (
+            not self._owed
+            and waiter is not None
+            and not waiter.done()
+            and not self._messages
+            and not self._paused
+            and not self._buffer_paused
+            and not self._reading_paused
+            and not self._close
+            and not self._force_close
+        )
+
+    def _pass_on(self, heads: Heads, data: bytes) -> None:
+        if self._owed != _UNKNOWN:
+            self._owed = heads.left(data, self._owed)
+        super().data_received(data)
+
+    def _answer(self, head: Head, place: Place, body: bytes) -> bytes | None:
+        """The answer, if there is one at once; otherwise it is under way."""
+        started = perf_counter()
+        self._request_count += 1
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        request_id = self._edge.request_id(head.request_id)
+        headers = RequestHeaders(
+            path=place.path,
+            request_id=request_id,
+            content_type=head.content_type,
+            idempotency_key=head.idempotency_key,
+            trace=continued(head.traceparent) if head.traceparent else "",
+            if_match=head.if_match,
+            if_none_match=head.if_none_match,
+        )
+        now = place.hot.now
+        if now is not None:
+            outcome = outcome_of(partial(now, place.params, headers))
+            if outcome is not None:
+                return self._done(place, request_id, outcome, started)
+        self._request_in_progress = True  # a shutdown waits for it
+        job = place.hot.run(place.params, body, headers, self._is_gone)
+        self._answering = begin(self._loop, job, partial(self._ended, place, request_id, started))
+        return None
+
+    def _ended(self, place: Place, request_id: str, started: float, outcome: Reply | Exception) -> None:
+        self._answering = None
+        self._request_in_progress = False
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
+        self._write([self._done(place, request_id, outcome, started)])
+        self._go_on()
+
+    def _done(self, place: Place, request_id: str, outcome: Reply | Exception, started: float) -> bytes:
+        if isinstance(outcome, Reply):
+            reply = outcome
+        else:
+            reply, unforeseen = self._edge.failed(place, request_id, outcome)
+            self._close = self._close or unforeseen
+        self._edge.answered(place, request_id, reply.status, started)
+        self._close = self._close or self._edge.draining
+        return written(reply, request_id, closing=self._close)
+
+    def _write(self, answers: list[bytes]) -> None:
+        transport = self.transport
+        if not answers or transport is None or transport.is_closing():
+            return
+        transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._close:
+            self._held.clear()
+            self.force_close()  # after what was written has gone out
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        if len(self._held) >= HELD_BYTES_MAX and not self._unread:
+            self._unread = True
+            self._pause_transport_reading()
+
+    def _go_on(self) -> None:
+        """Take what has waited, if nothing keeps it waiting any more."""
+        if not self._held or self._answering is not None or self._paused:
+            return
+        data = bytes(self._held)
+        self._held.clear()
+        self.data_received(data)
+        if self._unread and len(self._held) < HELD_BYTES_MAX:
+            self._unread = False
+            if not self._reading_paused and not self._buffer_paused:
+                self._resume_transport_reading()
+
+    def _is_gone(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
