@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
-def outcome_of(call: Callable[[], T]) -> T | Exception:
+def outcome_of(call: Callable[P, T], *words: P.args, **named: P.kwargs) -> T | Exception:
     """What a call gives, or the exception it raises."""
     try:
-        return call()
+        return call(*words, **named)
     except Exception as error:
         return error
 

@@ -21,6 +21,7 @@ X_REQUEST_ID = "X-Request-ID"
 
 _NOT_MODIFIED = 304
 _JSON_LINE = f"Content-Type: {JSON}\r\n"
+_SERVER_AND_ID = f"Server: {SERVER}\r\n{X_REQUEST_ID}: "
 _CLOSING = "Connection: close\r\n"
 _LINES: dict[int, str] = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
@@ -65,6 +66,11 @@ class JsonAnswer(web.Response):
 def written(reply: Reply, request_id: str, *, closing: bool) -> bytes:
     """A reply as it goes out over HTTP/1.1. Raises ValueError for a header that would end its line."""
     lines = reply.head
+    if reply.headers is None and reply.status != _NOT_MODIFIED and not closing:  # most answers
+        return (
+            f"{_LINES[reply.status]}{_JSON_LINE}Content-Length: {len(reply.body)}\r\n{lines}"
+            f"Date: {rfc822_formatted_time()}\r\n{_SERVER_AND_ID}{request_id}\r\n\r\n"
+        ).encode("ascii") + reply.body
     if reply.headers is not None:
         more = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
         if more.count("\r") != len(reply.headers) or more.count("\n") != len(reply.headers):
@@ -78,8 +84,8 @@ def written(reply: Reply, request_id: str, *, closing: bool) -> bytes:
 def _head(status: int, length: int, lines: str, request_id: str, *, closing: bool) -> str:
     content = f"Content-Length: {length}\r\n" if status != _NOT_MODIFIED else ""
     return (
-        f"{_LINES[status]}{content}{lines}Date: {rfc822_formatted_time()}\r\nServer: {SERVER}\r\n"
-        f"{X_REQUEST_ID}: {request_id}\r\n{_CLOSING if closing else ''}\r\n"
+        f"{_LINES[status]}{content}{lines}Date: {rfc822_formatted_time()}\r\n"
+        f"{_SERVER_AND_ID}{request_id}\r\n{_CLOSING if closing else ''}\r\n"
     )
 
 

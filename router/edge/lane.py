@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from msgspec import Struct
+from msgspec.structs import replace
 
 from actors.runtime.outcome import begin, outcome_of
 from router.edge.answer import written
@@ -44,6 +46,8 @@ _HEAD = re.compile(
     rb"(GET|POST|PUT|DELETE|HEAD) (/[A-Za-z0-9_.:@~/-]*+) HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[ \t]*+(?:[\x21-\x7e]++[ \t]*+)*+\r\n)*+)\r\n"
 )
+_END = b"\r\n\r\n"
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,9}")
 _UNCOUNTABLE = frozenset((b"transfer-encoding", b"upgrade", b"proxy-connection"))
 """What decides in other ways where a request ends, or the connection."""
@@ -57,16 +61,15 @@ _UNKNOWN = -1
 
 
 class Head(Struct, frozen=True):
-    """A canonical head. `length` bytes of body follow it; `place` is None when the lane has no business there."""
+    """A canonical head of `size` bytes, which `length` bytes of body follow. `place` is None when the lane has no
+    business there. `headers` lack the request's id; `sent_id` is what the caller says it is, and `traceparent` too."""
 
+    size: int
     length: int
     place: Place | None
-    request_id: str
-    content_type: str
-    idempotency_key: str
+    headers: RequestHeaders
+    sent_id: str
     traceparent: str
-    if_match: str
-    if_none_match: str
 
 
 class Heads:
@@ -77,28 +80,22 @@ class Heads:
         self._body_bytes_max = body_bytes_max
         self._known: dict[bytes, Head] = {}
 
-    def read(self, data: bytes, start: int) -> tuple[Head, int] | None:
-        """The head that begins at `start` and where its body does; None when there is none, or it is not canonical."""
-        end = data.find(b"\r\n\r\n", start, start + HEAD_BYTES_MAX) + 4
-        if end <= 3:  # noqa: PLR2004  not found
+    def read(self, data: bytes, start: int) -> Head | None:
+        """The head that begins at `start`; None when there is no whole one, or it is not canonical."""
+        end = data.find(_END, start, start + HEAD_BYTES_MAX)
+        if end < 0:
             return None
-        raw = data[start:end]
-        head = self._known.get(raw)
-        if head is None:
-            head = self._parsed(raw)
-            if head is None:
-                return None
-        return head, end
+        raw = data[start : end + len(_END)]
+        return self._known.get(raw) or self._parsed(raw)
 
     def left(self, data: bytes, owed: int) -> int:
         """How many bytes aiohttp is owed of the request that it has after these; `_UNKNOWN` when nobody can tell."""
         at = owed
         while at < len(data):
-            found = self.read(data, at)
-            if found is None:
+            head = self.read(data, at)
+            if head is None:
                 return _UNKNOWN
-            head, end = found
-            at = end + head.length
+            at += head.size + head.length
         return at - len(data)
 
     def _parsed(self, raw: bytes) -> Head | None:
@@ -125,22 +122,24 @@ class Heads:
 
     def _judged(self, method: bytes, path: bytes, found: dict[bytes, str], raw: bytes) -> Head | None:
         length = found.get(b"content-length", "0")
-        if _LENGTH.fullmatch(length) is None or found.get(b"connection", "keep-alive").lower() != "keep-alive":
+        if _HOST.fullmatch(found.get(b"host", "")) is None or _LENGTH.fullmatch(length) is None:
+            return None
+        if found.get(b"connection", "keep-alive").lower() != "keep-alive":
             return None
         place = None
         plain = _COLD.isdisjoint(found) and _HAS_BODY.get(method) is (b"content-length" in found)
         if plain and int(length) <= self._body_bytes_max:
             place = self._edge.place(method.decode(), path.decode())
-        head = Head(
-            length=int(length),
-            place=place,
-            request_id=found.get(b"x-request-id", ""),
+        headers = RequestHeaders(
+            path=path.decode(),
+            request_id="",
             content_type=found.get(b"content-type", ""),
             idempotency_key=found.get(b"idempotency-key", ""),
-            traceparent=found.get(b"traceparent", ""),
             if_match=found.get(b"if-match", ""),
             if_none_match=found.get(b"if-none-match", ""),
         )
+        sent_id, traceparent = found.get(b"x-request-id", ""), found.get(b"traceparent", "")
+        head = Head(len(raw), int(length), place, headers, sent_id, traceparent)
         if place is not None and len(raw) <= KNOWN_BYTES_MAX and _OWN.isdisjoint(found):
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
@@ -158,7 +157,7 @@ def why_not(version: str = aiohttp.__version__) -> str:
 class LaneConnection(web.RequestHandler):
     """One connection: aiohttp's, with the lane before it. `heads` None: the lane is off."""
 
-    __slots__ = ("_answering", "_edge", "_heads", "_held", "_owed", "_unread")
+    __slots__ = ("_answering", "_edge", "_heads", "_held", "_held_bytes", "_owed", "_unread")
 
     def __init__(self, manager: web.Server, edge: Edge, heads: Heads | None, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -167,7 +166,8 @@ class LaneConnection(web.RequestHandler):
         self._owed = 0
         """Bytes of aiohttp's request that have not come; `_UNKNOWN` when it can't be told where that ends."""
         self._answering: asyncio.Task[Reply] | None = None
-        self._held = bytearray()
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
         self._unread = False
 
     def data_received(self, data: bytes) -> None:
@@ -187,51 +187,47 @@ class LaneConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget what has waited. What runs is done to its end: it may have been stored."""
-        self._held.clear()
+        self._drop_held()
         super().connection_lost(exc)
 
     def _take(self, heads: Heads, data: bytes) -> None:
-        at = 0
-        out: list[bytes] = []
-        size = 0
-        while at < len(data):
-            if size >= OUT_BYTES_MAX:
-                self._write(out)
-                out, size = [], 0
-                if self._paused:
-                    self._hold(data[at:])
-                    return
-            found = heads.read(data, at) if self._is_between() else None
-            if found is None or (place := found[0].place) is None or found[1] + found[0].length > len(data):
-                self._write(out)
+        at, size, end = 0, 0, len(data)
+        answers: list[bytes] = []
+        while at < end:
+            head = heads.read(data, at) if self._is_between() else None
+            if (
+                head is None
+                or (place := head.place) is None
+                # Of bytes that arrive together aiohttp refuses all if it refuses any.
+                or (not at and head.size + head.length != end and heads.left(data, 0))
+            ):
+                self._write(answers)
                 self._pass_on(heads, data[at:] if at else data)
                 return
-            head, begin = found
-            at = begin + head.length
-            answer = self._answer(head, place, data[begin:at])
+            body_at = at + head.size
+            at = body_at + head.length
+            answer = self._answer(head, place, data[body_at:at])
             if answer is None:
-                self._write(out)
-                if at < len(data):
-                    self._hold(data[at:])
-                return
-            out.append(answer)
+                break
+            answers.append(answer)
             size += len(answer)
-        self._write(out)
+            if self._close:
+                break
+            if size >= OUT_BYTES_MAX:
+                self._write(answers)
+                answers, size = [], 0
+                if self._paused:
+                    break
+        self._write(answers)
+        if at < end and not self._close:
+            self._held.appendleft(data[at:])
+            self._held_bytes += end - at
 
     def _is_between(self) -> bool:
-        """Whether aiohttp waits for a new request, with nothing of one."""
+        """Whether aiohttp waits for a new request, with nothing of one, and somebody reads the answers. A connection
+        that is being closed has no waiter any more, or a cancelled one."""
         waiter = self._waiter
-        return (
-            not self._owed
-            and waiter is not None
-            and not waiter.done()
-            and not self._messages
-            and not self._paused
-            and not self._buffer_paused
-            and not self._reading_paused
-            and not self._close
-            and not self._force_close
-        )
+        return waiter is not None and not waiter.done() and not self._owed and not self._paused
 
     def _pass_on(self, heads: Heads, data: bytes) -> None:
         if self._owed != _UNKNOWN:
@@ -242,24 +238,17 @@ class LaneConnection(web.RequestHandler):
         """The answer, if there is one at once; otherwise it is under way."""
         started = perf_counter()
         self._request_count += 1
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        request_id = self._edge.request_id(head.request_id)
-        headers = RequestHeaders(
-            path=place.path,
-            request_id=request_id,
-            content_type=head.content_type,
-            idempotency_key=head.idempotency_key,
-            trace=continued(head.traceparent) if head.traceparent else "",
-            if_match=head.if_match,
-            if_none_match=head.if_none_match,
-        )
-        now = place.hot.now
-        if now is not None:
-            outcome = outcome_of(partial(now, place.params, headers))
+        request_id = self._edge.request_id(head.sent_id)
+        hot = place.hot
+        if hot.now is not None:
+            outcome = outcome_of(hot.now, place.params, head.headers)
             if outcome is not None:
                 return self._done(place, request_id, outcome, started)
+        trace = continued(head.traceparent) if head.traceparent else ""
+        headers = replace(head.headers, request_id=request_id, trace=trace)
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self._request_in_progress = True  # a shutdown waits for it
-        job = place.hot.run(place.params, body, headers, self._is_gone)
+        job = hot.run(place.params, body, headers, self._is_gone)
         self._answering = begin(self._loop, job, partial(self._ended, place, request_id, started))
         return None
 
@@ -272,13 +261,15 @@ class LaneConnection(web.RequestHandler):
         self._go_on()
 
     def _done(self, place: Place, request_id: str, outcome: Reply | Exception, started: float) -> bytes:
+        edge = self._edge
         if isinstance(outcome, Reply):
             reply = outcome
+            edge.answered(place, request_id, reply.status, started)
         else:
-            reply, unforeseen = self._edge.failed(place, request_id, outcome)
+            reply, unforeseen = edge.failed(place, request_id, outcome, started)
             self._close = self._close or unforeseen
-        self._edge.answered(place, request_id, reply.status, started)
-        self._close = self._close or self._edge.draining
+        if edge.draining:
+            self._close = True
         return written(reply, request_id, closing=self._close)
 
     def _write(self, answers: list[bytes]) -> None:
@@ -288,23 +279,27 @@ class LaneConnection(web.RequestHandler):
         transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._close:
-            self._held.clear()
+            self._drop_held()
             self.force_close()  # after what was written has gone out
 
     def _hold(self, data: bytes) -> None:
-        self._held += data
-        if len(self._held) >= HELD_BYTES_MAX and not self._unread:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes >= HELD_BYTES_MAX and not self._unread:
             self._unread = True
             self._pause_transport_reading()
 
+    def _drop_held(self) -> None:
+        self._held.clear()
+        self._held_bytes = 0
+
     def _go_on(self) -> None:
         """Take what has waited, if nothing keeps it waiting any more."""
-        if not self._held or self._answering is not None or self._paused:
-            return
-        data = bytes(self._held)
-        self._held.clear()
-        self.data_received(data)
-        if self._unread and len(self._held) < HELD_BYTES_MAX:
+        while self._held and self._answering is None and not self._paused and self._heads is not None:
+            data = self._held.popleft()
+            self._held_bytes -= len(data)
+            self._take(self._heads, data)
+        if self._unread and self._held_bytes < HELD_BYTES_MAX:
             self._unread = False
             if not self._reading_paused and not self._buffer_paused:
                 self._resume_transport_reading()
