@@ -22,19 +22,21 @@ def outcome_of(call: Callable[P, T], *words: P.args, **named: P.kwargs) -> T | E
 
 
 def begin(
-    loop: asyncio.AbstractEventLoop, job: Coroutine[Any, Any, T], tell: Callable[[T | Exception], None]
+    loop: asyncio.AbstractEventLoop, job: Coroutine[Any, Any, T], tell: Callable[[asyncio.Task[T]], None]
 ) -> asyncio.Task[T]:
-    """Run a job; `tell` gets what it gave or raised. Whoever asked keeps the task until then."""
+    """Run a job; `tell` gets its task when it has ended. Whoever asked keeps the task until then."""
     task = loop.create_task(job)
-
-    def ended(task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None:
-            tell(task.result())
-        elif isinstance(error, Exception):
-            tell(error)
-
-    task.add_done_callback(ended)
+    task.add_done_callback(tell)
     return task
+
+
+def ended_with(task: asyncio.Task[T]) -> T | Exception | None:
+    """What a job gave or raised; None when it was cancelled. Raises what ends a process."""
+    if task.cancelled():
+        return None
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, Exception):
+        return error
+    raise error

@@ -94,9 +94,10 @@ class Edge:
         except _FAILURES as failure:
             response = self._failed(request, request_id, failure)
         meters = self._meters(request)
-        meters.count(response.status)
-        if not response.prepared:  # else it was a stream, and has been sent
-            meters.time(perf_counter() - started)
+        if response.prepared:  # a stream, which has been sent
+            meters.count(response.status)
+        else:
+            meters.answered(response.status, perf_counter() - started)
             self._finish(response, request_id)
         if self._access_log:
             self._log.debug("request answered", **self._facts(request, response.status))
@@ -119,8 +120,7 @@ class Edge:
 
     def answered(self, place: Place, request_id: str, status: int, started: float) -> None:
         """Count an answer of the fast lane; `started` is by `perf_counter`."""
-        place.meters.count(status)
-        place.meters.time(perf_counter() - started)
+        place.meters.answered(status, perf_counter() - started)
         if self._access_log:
             self._log.debug("request answered", **place.facts(status, request_id))
 

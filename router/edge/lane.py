@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -25,7 +24,7 @@ from aiohttp import web
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.runtime.outcome import begin, outcome_of
+from actors.runtime.outcome import begin, ended_with, outcome_of
 from router.edge.answer import written
 from router.edge.handlers import continued
 from router.edge.http import Edge, Place
@@ -157,7 +156,7 @@ def why_not(version: str = aiohttp.__version__) -> str:
 class LaneConnection(web.RequestHandler):
     """One connection: aiohttp's, with the lane before it. `heads` None: the lane is off."""
 
-    __slots__ = ("_answering", "_edge", "_heads", "_held", "_held_bytes", "_owed", "_unread")
+    __slots__ = ("_answering", "_edge", "_heads", "_held", "_held_bytes", "_open", "_owed", "_unread")
 
     def __init__(self, manager: web.Server, edge: Edge, heads: Heads | None, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -166,6 +165,8 @@ class LaneConnection(web.RequestHandler):
         self._owed = 0
         """Bytes of aiohttp's request that have not come; `_UNKNOWN` when it can't be told where that ends."""
         self._answering: asyncio.Task[Reply] | None = None
+        self._open: tuple[Place, str, float]
+        """Of what is being answered: where it leads, its id, when it came."""
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
         self._unread = False
@@ -248,17 +249,21 @@ class LaneConnection(web.RequestHandler):
         headers = replace(head.headers, request_id=request_id, trace=trace)
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self._request_in_progress = True  # a shutdown waits for it
-        job = hot.run(place.params, body, headers, self._is_gone)
-        self._answering = begin(self._loop, job, partial(self._ended, place, request_id, started))
+        self._open = place, request_id, started
+        self._answering = begin(self._loop, hot.run(place.params, body, headers, self._is_gone), self._ended)
         return None
 
-    def _ended(self, place: Place, request_id: str, started: float, outcome: Reply | Exception) -> None:
+    def _ended(self, task: asyncio.Task[Reply]) -> None:
+        outcome = ended_with(task)
         self._answering = None
         self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)
-        self._write([self._done(place, request_id, outcome, started)])
-        self._go_on()
+        if outcome is not None:
+            place, request_id, started = self._open
+            self._write([self._done(place, request_id, outcome, started)])
+        if self._held:
+            self._go_on()
 
     def _done(self, place: Place, request_id: str, outcome: Reply | Exception, started: float) -> bytes:
         edge = self._edge

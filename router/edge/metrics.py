@@ -51,6 +51,15 @@ class RouteMeters:
         self._seconds = seconds
         self._classes: dict[int, Number] = {}
 
+    def answered(self, status: int, seconds: float) -> None:
+        """One request was answered with this status, and that took so long."""
+        number = self._classes.get(status // 100)
+        if number is None:
+            self.count(status)
+        else:
+            number.value += 1
+        self._seconds.observe(seconds)
+
     def count(self, status: int) -> None:
         """One request was answered with this status."""
         hundreds = status // 100
@@ -58,10 +67,6 @@ class RouteMeters:
         if number is None:
             number = self._classes[hundreds] = self._requests.child(*self._labels, f"{hundreds}xx")
         number.value += 1
-
-    def time(self, seconds: float) -> None:
-        """Its answer took this long."""
-        self._seconds.observe(seconds)
 
 
 class Commits:

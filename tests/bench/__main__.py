@@ -18,6 +18,7 @@ from tests.bench import (
     inventory_speed,
     lateness,
     memory,
+    publish,
     report,
     scaling,
     send_accept,
@@ -30,7 +31,19 @@ from tests.bench.rig import Rig
 from tests.bench.throughput import Accept, BareClient, Baseline, Deliveries, Pipeline, Scenario
 
 COMPARED = ("accept", "pipeline", "deliveries")
-NAMES = (*COMPARED, "memory", "lateness", "scaling", "idle", "cache", "channels", "sends", "inventory", "baseline")
+NAMES = (
+    *COMPARED,
+    "memory",
+    "lateness",
+    "scaling",
+    "idle",
+    "cache",
+    "channels",
+    "publish",
+    "sends",
+    "inventory",
+    "baseline",
+)
 TURNS = 5
 TURN_S = 2.5
 SMOKE_TURN_S = 0.3
@@ -111,6 +124,16 @@ async def channelled(seconds: float, turns: int, *, smoke: bool) -> tuple[list[F
     async with Rig() as rig:
         weighed, wrong = await channel_speed.idle(rig, smoke=smoke)
     return [*figures, *weighed], troubles + wrong
+
+
+async def published(seconds: float, turns: int) -> tuple[list[Figure], list[str]]:
+    """Take turns between publishing and doing nothing."""
+    async with Rig() as rig:
+        pair = publish.scenarios(rig)
+        for each in pair.values():
+            await each.open()
+        taken, troubles = await in_turns(pair, seconds, turns)
+    return publish.figures(taken), troubles
 
 
 async def sent(seconds: float, turns: int, *, smoke: bool) -> tuple[list[Figure], list[str]]:
@@ -197,6 +220,9 @@ async def run(names: Sequence[str], seconds: float, *, smoke: bool) -> tuple[lis
     if "channels" in names:
         found = await channelled(seconds, 1 if smoke else TURNS, smoke=smoke)
         figures, troubles = figures + found[0], troubles + [f"channels, {what}" for what in found[1]]
+    if "publish" in names:
+        found = await published(seconds, 1 if smoke else TURNS)
+        figures, troubles = figures + found[0], troubles + [f"publish, {what}" for what in found[1]]
     if "sends" in names:
         found = await sent(seconds, 1 if smoke else TURNS, smoke=smoke)
         figures, troubles = figures + found[0], troubles + [f"sends, {what}" for what in found[1]]

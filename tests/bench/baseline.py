@@ -14,7 +14,7 @@ import uvloop
 from aiohttp import web
 
 from actors.core.policy import Message
-from tests.bench import inventory_requests, task_requests
+from tests.bench import inventory_requests, publish_requests, task_requests
 from tests.bench.cache_requests import sample_answer, sample_write_answer
 from tests.bench.messages import PATH, message_id
 
@@ -30,6 +30,7 @@ ANSWER = msgspec.json.encode(
 READ_ANSWER = sample_answer()
 WRITE_ANSWER = sample_write_answer()
 TASK_ANSWER = msgspec.json.encode(task_requests.ACCEPTED)
+PUBLISHED_ANSWER = msgspec.json.encode(publish_requests.PUBLISHED)
 MADE_ANSWER = inventory_requests.sample_made()
 ADDED_ANSWER = inventory_requests.sample_added()
 LIST_ANSWER = inventory_requests.sample_list()
@@ -47,6 +48,7 @@ class CacheBody(msgspec.Struct):
 decode = msgspec.json.Decoder(Message).decode
 decode_cache = msgspec.json.Decoder(CacheBody).decode
 decode_task = msgspec.json.Decoder(task_requests.Body).decode
+decode_publish = msgspec.json.Decoder(publish_requests.Body).decode
 decode_inventory = msgspec.json.Decoder(inventory_requests.NewInventory).decode
 decode_line = msgspec.json.Decoder(inventory_requests.NewLine).decode
 
@@ -72,6 +74,12 @@ async def queue(request: web.Request) -> web.Response:
     """Decode and answer."""
     decode_task(await request.read())
     return web.Response(body=TASK_ANSWER, content_type="application/json", status=202)
+
+
+async def publish(request: web.Request) -> web.Response:
+    """Decode and answer."""
+    decode_publish(await request.read())
+    return web.Response(body=PUBLISHED_ANSWER, content_type="application/json")
 
 
 async def make(request: web.Request) -> web.Response:
@@ -108,6 +116,7 @@ async def serve(port: int) -> None:
     application.router.add_get("/api/v1/cache/{key}", read)
     application.router.add_post("/api/cache/", write)
     application.router.add_post(task_requests.PATH, queue)
+    application.router.add_post(publish_requests.PATH, publish)
     application.router.add_post(inventory_requests.PATH, make)
     application.router.add_post(inventory_requests.PATH + "/{id}/linea", add_line)
     application.router.add_get(inventory_requests.PATH, page)

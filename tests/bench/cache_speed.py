@@ -46,14 +46,14 @@ TITLES = {
     WEBDIS_MGET: f"webdis (C, 1 thread): keys of an MGET of {BATCH}",
 }
 SHARES: Sequence[report.Share] = (
-    (GET, BASE_GET, 0.80),
+    (GET, BASE_GET, 4.0),
     (GET_V0, BASE_GET, None),
     (COLD_GET, BASE_GET, None),
-    (PUT, BASE_POST, 0.55),
-    (POST_V0, BASE_POST, None),
+    (PUT, BASE_POST, 1.5),
+    (POST_V0, BASE_POST, 1.5),
     (BATCH_GET, WEBDIS_MGET, 0.50),
     (COLD_BATCH, WEBDIS_MGET, None),
-    (GET, WEBDIS_GET, None),
+    (GET, WEBDIS_GET, 1.5),
     (COLD_GET, WEBDIS_GET, None),
     (PUT, WEBDIS_SET, None),
     (BASE_GET, WEBDIS_GET, None),

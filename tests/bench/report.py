@@ -17,8 +17,8 @@ from tests.support.valkey import valkey_binary
 Share: TypeAlias = tuple[str, str, float | None]
 """Ours, theirs, and what is asked of ours ÷ theirs, if anything."""
 SHARES: Sequence[Share] = (
-    ("accept", "baseline", 0.70),
-    ("pipeline", "baseline", 0.45),
+    ("accept", "baseline", 2.0),
+    ("pipeline", "baseline", 0.8),
     ("deliveries", "bare client", 0.45),
 )
 FEW_US = 10

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from tests.bench import cache_requests, inventory_requests, messages, task_requests
+from tests.bench import cache_requests, inventory_requests, messages, publish_requests, task_requests
 from tests.bench.cache_requests import CacheSpec
 from tests.bench.inventory_requests import InventorySpec
 from tests.bench.messages import MessageSpec
+from tests.bench.publish_requests import PublishSpec
 from tests.bench.task_requests import TaskSpec
 
-RequestSpec: TypeAlias = MessageSpec | CacheSpec | TaskSpec | InventorySpec
+RequestSpec: TypeAlias = MessageSpec | CacheSpec | TaskSpec | InventorySpec | PublishSpec
 
 
 def builder(message: RequestSpec, port: int) -> Callable[[int], bytes]:
@@ -23,6 +24,8 @@ def builder(message: RequestSpec, port: int) -> Callable[[int], bytes]:
             return task_requests.builder(message, port)
         case InventorySpec():
             return inventory_requests.builder(message, port)
+        case PublishSpec():
+            return publish_requests.builder(port)
         case MessageSpec():
             return messages.builder(message, port)
 

@@ -23,7 +23,7 @@ TITLES = {
     BASE: "aiohttp handler of POST /messages that decodes and answers a constant",
     ACCEPT: "sends: POST /messages, accept only",
 }
-SHARES: Sequence[report.Share] = ((ACCEPT, BASE, 0.55),)
+SHARES: Sequence[report.Share] = ((ACCEPT, BASE, 1.5),)
 TASKS = TaskSpec(contacts=CONTACTS)
 
 

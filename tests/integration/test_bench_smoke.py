@@ -18,6 +18,7 @@ FIGURES = (
     "accept ÷ baseline",
     "pipeline ÷ baseline",
     "deliveries ÷ bare client",
+    "publish ÷ do-nothing POST /api/queue/publish",
     "memory of an open buffer",
     "largest loop stall meanwhile",
     "lateness of timeouts, p99",

@@ -51,8 +51,7 @@ def test_a_bound_belongs_to_its_bucket() -> None:
 
 def test_both_formats_are_well_formed(metrics: Metrics) -> None:
     """The library's own parsers read every series back."""
-    metrics.route("GET", "/x/{id}").count(200)
-    metrics.route("GET", "/x/{id}").time(0.003)
+    metrics.route("GET", "/x/{id}").answered(200, 0.003)
     plain = metrics.page("text/plain")
     opened = metrics.page("application/openmetrics-text; version=1.0.0")
     assert plain.headers is not None
