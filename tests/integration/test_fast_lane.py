@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from random import Random
 from time import monotonic
 from typing import NamedTuple
@@ -148,7 +149,7 @@ def conversation() -> Iterator[bytes]:
     yield request("POST", "/livez", {})
 
 
-async def answer_to(node: NodeProcess, *requests: bytes) -> list[object]:
+async def answer_to(node: NodeProcess, *requests: bytes) -> list[tuple[bytes, list[bytes], bytes]]:
     """All answers on one connection, which the last request closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
     try:
@@ -211,6 +212,22 @@ async def test_nobody_gets_another_s_answer(pair: Pair, http: aiohttp.ClientSess
 
     await until(alone, 20, what="connections that ended are let go")
     assert (await client.call("GET", "/health")).status == 200
+
+
+OTHER_AIOHTTP = "import aiohttp; aiohttp.__version__ = '3.99.0'; from router.cli import main; main()"
+
+
+async def test_with_an_aiohttp_that_nobody_tested_it_is_off(valkey: ValkeyServer, tmp_path: Path) -> None:
+    """The node says so, and answers all the same."""
+    node = NodeProcess(tmp_path / "data", redis_url=valkey.url, program=("-c", OTHER_AIOHTTP, "serve"))
+    try:
+        await node.start()
+        answers = await answer_to(node, request("GET", "/livez"), request("GET", "/livez"))
+        assert [status for status, _, _ in answers] == [b"HTTP/1.1 200 OK"] * 3
+        assert '"event":"fast lane is off"' in node.output()
+        assert "aiohttp 3.99.0 is not one that it was tested with" in node.output()
+    finally:
+        node.close()
 
 
 async def talk(node: NodeProcess, number: int, ends_at: float) -> int:
