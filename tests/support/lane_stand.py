@@ -160,6 +160,8 @@ class Stand:
         self.log.lines.clear()
         self.lane_answers = 0
         self._counted_before = self._counted()
+        # One line a second says how many were put off: let it be the first one again.
+        self.edge._try_later_logged_at, self.edge._try_later_unlogged = float("-inf"), 0
 
     def connection(self, room: int = 1 << 30) -> Connection:
         """Another one."""
