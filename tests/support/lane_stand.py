@@ -294,8 +294,8 @@ async def settled() -> None:
 
 
 def parsed(stream: bytes) -> list[tuple[bytes, tuple[bytes, ...], bytes]]:
-    """Answers one by one: status line, sorted header lines, body. What is new each time is left out. What follows an
-    answer to HEAD counts as its body."""
+    """Answers one by one: status line, sorted header lines, body. What is new each time is left out. An answer
+    that another one follows at once is one to HEAD."""
     answers: list[tuple[bytes, tuple[bytes, ...], bytes]] = []
     stream = _DATE.sub(b"Date: now", _MADE_ID.sub(MADE, stream))
     while stream:
@@ -304,7 +304,7 @@ def parsed(stream: bytes) -> list[tuple[bytes, tuple[bytes, ...], bytes]]:
             return [*answers, (stream, (), b"")]
         status, *lines = head.split(b"\r\n")
         named = {line.partition(b": ")[0].lower(): line.partition(b": ")[2] for line in lines}
-        length = int(named.get(b"content-length", b"0"))
+        length = 0 if rest.startswith(b"HTTP/1.") else int(named.get(b"content-length", b"0"))
         answers.append((status, tuple(sorted(b"%b: %b" % each for each in named.items())), rest[:length]))
         stream = rest[length:]
     return answers
