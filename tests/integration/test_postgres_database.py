@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import traceback
 from pathlib import Path
 from time import monotonic
 
@@ -30,6 +31,9 @@ HIDDEN = "s3cr%25et"
         (f"postgresql://ana:{HIDDEN}@/stock?host=/run/pg", "/run/pg/stock"),
         (f"postgresql://ana:{HIDDEN}@a:1,b:2/stock?password={HIDDEN}", "a:1,b:2/stock"),
         (f"postgresql://ana:{HIDDEN}@[::1/stock", "an unreadable URL"),
+        (f"postgresql://ana:{HIDDEN}#x@db/stock", "an unreadable URL"),
+        (f"postgresql://ana:{HIDDEN}/x@db/stock", "an unreadable URL"),
+        (f"postgresql://ana:{HIDDEN}?x@db/stock", "an unreadable URL"),
     ],
 )
 def test_it_shows_where_it_leads_and_no_password(url: str, place: str) -> None:
@@ -58,6 +62,33 @@ async def test_a_database_that_is_away_is_said_in_time(wrong: str, database_url:
         assert HIDDEN not in str(caught.value)
         assert "\n" not in str(caught.value)
         await database.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://ana:{HIDDEN}@127.0.0.1:notaport/stock",
+        f"postgresql://ana:{HIDDEN}@127.0.0.1:99999/stock",
+        f"postgresql://ana:{HIDDEN}@a..b/stock",
+        f"postgresql://ana:{HIDDEN}@a,,b/stock",
+        f"postgresql://ana:{HIDDEN}#x@db/stock",
+        f"postgresql://ana:{HIDDEN}/x@db/stock",
+        f"postgresql://ana:{HIDDEN}?x@db/stock",
+        f"postgresql://ana:{HIDDEN}@db/stock?sslmode={HIDDEN}",
+        f"postgresql://ana:{HIDDEN}@[::1/stock",
+        f"http://ana:{HIDDEN}@db/stock",
+    ],
+)
+async def test_a_url_that_the_driver_cannot_read_is_a_database_that_is_away(url: str) -> None:
+    """In one line without a piece of the password, also in the traceback."""
+    database = Database(url)
+    for _ in range(2):
+        with pytest.raises(DatabaseAway, match=r"^PostgreSQL at ") as caught:
+            await database.row("SELECT 1")
+        told = "".join(traceback.format_exception(caught.value))
+        assert "s3cr" not in told
+        assert "\n" not in str(caught.value)
+    await database.close()
 
 
 async def test_a_statement_that_takes_too_long_is_given_up(inventory: Inventory) -> None:

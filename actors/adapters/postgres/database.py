@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Session = PoolConnectionProxy[asyncpg.Record]
 
+UNREADABLE = "an unreadable URL"
 CONNECT_S = 1.0
 COMMAND_S = 2.0
 SESSIONS_MAX = 10
@@ -57,6 +58,9 @@ _AWAY = (
     asyncpg.InterfaceError,
 )
 
+_UNREADABLE = (ValueError, ArithmeticError, AttributeError, LookupError)
+"""What the driver raises when it cannot make sense of a URL, or of the environment and files that fill it in."""
+
 
 class Database:
     """One database by its URL. `close` it at the end; it opens itself. One event loop."""
@@ -85,8 +89,7 @@ class Database:
     async def session(self) -> AsyncIterator[Session]:
         """A session of one's own for as long as the block lasts. Its calls have the usual deadline each."""
         with self.translated():
-            pool = await self._opened()
-            session = await pool.acquire(timeout=CONNECT_S)
+            pool, session = await self._acquired()
             try:
                 yield session
             except TimeoutError:
@@ -117,6 +120,14 @@ class Database:
         except _AWAY as error:
             raise DatabaseAway(f"PostgreSQL at {self.place}: {_reason(error)}") from error
 
+    async def _acquired(self) -> tuple[asyncpg.Pool[asyncpg.Record], Session]:
+        try:
+            pool = await self._opened()
+            return pool, await pool.acquire(timeout=CONNECT_S)
+        except _UNREADABLE as error:  # its words may quote the URL
+            kind = type(error).__name__
+            raise DatabaseAway(f"PostgreSQL at {self.place}: its URL cannot be used ({kind})") from None
+
     async def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
         if self._pool is None:
             # Makes no session yet, so nothing here waits and nobody else can come in between.
@@ -140,7 +151,9 @@ def place_of(url: str) -> str:
         parts = urlsplit(url)
         hosts = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ["localhost"]))
     except ValueError:
-        return "an unreadable URL"
+        return UNREADABLE
+    if "#" in url or "@" in parts.path + parts.query:  # a password may have been cut there
+        return UNREADABLE
     return f"{unquote(hosts)}{unquote(parts.path)}"
 
 
