@@ -103,6 +103,15 @@ async def test_a_database_that_is_away_is_not_a_failed_migration() -> None:
         await migrate("postgresql://ana:hidden@127.0.0.1:1/stock")
 
 
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "SQL_ASCII"])
+async def test_a_database_that_cannot_hold_every_text_is_away(shared_postgres: PostgresServer, encoding: str) -> None:
+    """It is left as it is; a node goes on without it."""
+    url = await asyncio.to_thread(shared_postgres.new_database, encoding)
+    with pytest.raises(DatabaseAway, match=rf"^PostgreSQL at .*: its encoding is {encoding}, not UTF8$"):
+        await migrate(url)
+    assert await revision(url) is None
+
+
 def test_a_node_loads_neither_alembic_nor_sqlalchemy() -> None:
     """They would cost every node 18 MB of disk reads and a third of a second at its start."""
     modules = ("embedded", "schema", "inventory_store", "inventory_upkeep")
@@ -121,4 +130,5 @@ def test_every_statement_has_its_file_and_says_what_it_takes() -> None:
     assert len(names) > 15
     for name in names:
         assert sql(name).startswith("-- ")
+        assert sql(name).isascii(), "a server reads comments as well, in its own encoding"
         assert statements(name)

@@ -122,7 +122,7 @@ def test_whatever_is_taken_the_driver_reads(*, text: str, begun: bool) -> None:
         assert redacted_database_url(url) == "***"
         return
 
-    addresses, read = connect_utils._parse_connect_dsn_and_args(
+    addresses, read = connect_utils._parse_connect_dsn_and_args(  # type: ignore[attr-defined]  # not in its stubs
         dsn=url,
         **dict.fromkeys(("host", "port", "user", "password", "passfile", "database", "ssl", "service", "servicefile")),
         **dict.fromkeys(("direct_tls", "server_settings", "target_session_attrs", "krbsrvname", "gsslib")),
