@@ -20,6 +20,10 @@ class DatabaseAway(Exception):
     """The database cannot be reached, or does not answer in time. The line names no password; try later."""
 
 
+class StreamUnusable(Exception):
+    """What is under the stream's name in the store is no stream of ours. Waiting does not mend it; somebody must."""
+
+
 class Created(Struct, frozen=True, kw_only=True):
     """The inventory is stored, and its event with it."""
 

@@ -41,6 +41,7 @@ from actors.inventory_ports import (
     Numbered,
     Resumen,
     Sent,
+    StreamUnusable,
 )
 from actors.ports import Counter, Gauge, StoreAway
 from tests.support.doubles import Tally
@@ -308,14 +309,18 @@ class MemoryStream:
     def __init__(self, steps: Steps | None = None) -> None:
         self.steps = steps or Steps()
         self.away = False
+        self.unusable = False
+        self.foreign = 0
+        """The number of an entry at the end that is somebody else's."""
         self.entries: list[Event] = []
 
-    async def add(self, events: Sequence[Event]) -> None:
+    async def add(self, events: Sequence[Event]) -> int:
         """Put events at the end."""
         self._look()
-        top = self.entries[-1].seq if self.entries else 0
+        top = max(self.entries[-1].seq if self.entries else 0, self.foreign)
         self.entries += [event for event in events if event.seq > top]
         self.steps.reach("add")
+        return top
 
     async def read(self, from_seq: int, limit: int) -> Sequence[Event]:
         """Events from a number on."""
@@ -325,6 +330,8 @@ class MemoryStream:
     def _look(self) -> None:
         if self.away:
             raise StoreAway("the store is away")
+        if self.unusable:
+            raise StreamUnusable("WRONGTYPE")
 
 
 class MemoryChannel:

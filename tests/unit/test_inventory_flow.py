@@ -342,6 +342,46 @@ async def test_a_service_goes_on_after_store_and_database_were_away() -> None:
 
 
 @in_virtual_time
+async def test_a_stream_that_cannot_be_used_holds_up_the_relay_alone() -> None:
+    """It is said once; the projection follows the database, and the relay goes on by itself once it is mended."""
+    async with rig() as r:
+        flow = await r.node()
+        journal = JournalLines()
+        r.stage.supervisor.service("flow", lambda: flow.run(journal))
+        r.stream.unusable = True
+        for _ in range(3):
+            r.database.made(2)
+            flow.wake()
+            await passing(AGAIN_S / 2)
+            assert r.database.rows == r.database.expected()
+            await passing(10 * AGAIN_S)
+        assert (r.database.sent_upto, r.stream.entries, len(r.channel.published)) == (0, [], 0)
+        assert journal.phrases() == ["event stream cannot be used"]
+
+        r.stream.unusable = False
+        await passing(2 * AGAIN_S)
+        r.all_is_well()
+        assert journal.phrases() == ["event stream cannot be used", "event stream can be used again"]
+
+
+@in_virtual_time
+async def test_a_foreign_entry_that_keeps_events_out_of_the_stream_is_said() -> None:
+    """Once, until it is gone."""
+    async with rig() as r:
+        flow = await r.node()
+        journal = JournalLines()
+        r.stage.supervisor.service("flow", lambda: flow.run(journal))
+        for foreign, said in ((1_700_000_000_000, 1), (0, 1), (1_700_000_000_000, 2)):
+            r.stream.foreign = foreign
+            for _ in range(2):
+                r.database.made()
+                flow.wake()
+                await passing(1.0)
+            assert journal.phrases() == ["event stream takes no events"] * said
+            assert r.database.rows == r.database.expected()
+
+
+@in_virtual_time
 async def test_an_event_that_cannot_be_read_holds_up_the_projection_alone() -> None:
     """It is said once, the lag shows it, later events still leave; once it is mended everything follows."""
     async with rig() as r:
