@@ -44,6 +44,7 @@ async def flowing(inventory: Inventory, store: ValkeyStore) -> AsyncIterator[tup
         relay=inventory.relay,
         projection=inventory.projection,
         queries=inventory.queries,
+        probe=lambda: inventory.database.row("SELECT 1"),
     )
 
     async def opened() -> InventoryParts:

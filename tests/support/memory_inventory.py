@@ -92,6 +92,9 @@ class MemoryDatabase:
     def __init__(self, steps: Steps | None = None) -> None:
         self.steps = steps or Steps()
         self.away = False
+        self.frozen = False
+        """Whether nothing is answered until the deadline."""
+        self.deadline_s = 1.0
         self.takes_s = 0.0
         self.begun: list[str] = []
         """The event ids of commands in the order in which they reached the database."""
@@ -112,7 +115,20 @@ class MemoryDatabase:
     def parts(self) -> InventoryParts:
         """Itself, by its roles."""
         relay, projection, queries = MemoryRelay(self), MemoryProjection(self), MemoryQueries(self)
-        return InventoryParts(commands=MemoryCommands(self), relay=relay, projection=projection, queries=queries)
+        return InventoryParts(
+            commands=MemoryCommands(self), relay=relay, projection=projection, queries=queries, probe=self.probe
+        )
+
+    async def probe(self) -> None:
+        """Fail if it is away, as late as everything else does."""
+        await self.hang()
+        self.look()
+
+    async def hang(self) -> None:
+        """Answer nothing until the deadline."""
+        if self.frozen:
+            await passing(self.deadline_s)
+            raise DatabaseAway("no answer in time")
 
     def look(self) -> None:
         """Fail if it is away."""
@@ -194,6 +210,7 @@ class MemoryCommands:
         now = database.under_way[inventario_id] = database.under_way.get(inventario_id, 0) + 1
         database.under_way_max[inventario_id] = max(database.under_way_max.get(inventario_id, 0), now)
         try:
+            await database.hang()
             await passing(database.takes_s)
         finally:
             database.under_way[inventario_id] -= 1
@@ -270,6 +287,7 @@ class MemoryQueries:
 
     async def list(self, limit: int, offset: int) -> tuple[Resumen, ...]:
         """A page, the newest first."""
+        await self._database.hang()
         self._database.look()
         self._database.reads += 1
         return tuple(self._database.rows[key] for key in sorted(self._database.rows, reverse=True))[
@@ -285,6 +303,7 @@ class MemoryQueries:
 
     async def watermark(self) -> int:
         """How far the projection is."""
+        await self._database.hang()
         self._database.look()
         return self._database.applied
 

@@ -26,17 +26,15 @@ if TYPE_CHECKING:
 
 UNREADABLE = "an unreadable URL"
 CONNECT_S = 1.0
-COMMAND_S = 2.0
+COMMAND_S = 1.0
+"""For whoever waits for an answer; getting a session is part of it."""
+WORK_S = 2.0
+"""For what moves events, and for operators."""
 SESSIONS_MAX = 10
 IDLE_SESSION_S = 60.0
 
-SESSION = {
-    "application_name": "buzon",
-    "default_transaction_isolation": "read committed",
-    "statement_timeout": f"{COMMAND_S:g}s",
-    "idle_in_transaction_session_timeout": f"{COMMAND_S:g}s",
-}
-"""Sent with the greeting, so that they hold from the first statement on. PgBouncer must be told to ignore them."""
+LEAST_S = 0.05
+"""Left for a statement that got its session late."""
 
 _AWAY = (
     OSError,  # TimeoutError is one
@@ -65,20 +63,23 @@ _UNREADABLE = (ValueError, ArithmeticError, AttributeError, LookupError)
 class Database:
     """One database by its URL. `close` it at the end; it opens itself. One event loop."""
 
-    def __init__(self, url: str, sessions_max: int = SESSIONS_MAX) -> None:
+    def __init__(self, url: str, sessions_max: int = SESSIONS_MAX, command_s: float = WORK_S) -> None:
         self.place = place_of(url)
         """Where it is, for people: host, port and name, nothing else."""
         self._url = url
         self._sessions_max = sessions_max
+        self._command_s = command_s
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     def __repr__(self) -> str:
         return f"Database({self.place})"
 
-    async def rows(self, statement: str, *arguments: object, timeout_s: float = COMMAND_S) -> list[asyncpg.Record]:
+    async def rows(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement and give its rows."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._command_s
         async with self.session() as session:
-            return await session.fetch(statement, *arguments, timeout=timeout_s)
+            return await session.fetch(statement, *arguments, timeout=max(ends_at - loop.time(), LEAST_S))
 
     async def row(self, statement: str, *arguments: object) -> asyncpg.Record | None:
         """Run one statement and give its first row, if there is one."""
@@ -137,8 +138,8 @@ class Database:
                 max_size=self._sessions_max,
                 max_inactive_connection_lifetime=IDLE_SESSION_S,
                 timeout=CONNECT_S,
-                command_timeout=COMMAND_S,
-                server_settings=SESSION,
+                command_timeout=self._command_s,
+                server_settings=_session_settings(self._command_s),
                 reset=_nothing,  # our statements leave nothing behind in a session; asking costs a round trip
             )
             await self._pool
@@ -155,6 +156,16 @@ def place_of(url: str) -> str:
     if "#" in url or "@" in parts.path + parts.query:  # a password may have been cut there
         return UNREADABLE
     return f"{unquote(hosts)}{unquote(parts.path)}"
+
+
+def _session_settings(command_s: float) -> dict[str, str]:
+    """Sent with the greeting, so that they hold from the first statement on. PgBouncer must be told to ignore them."""
+    return {
+        "application_name": "buzon",
+        "default_transaction_isolation": "read committed",
+        "statement_timeout": f"{command_s:g}s",
+        "idle_in_transaction_session_timeout": f"{command_s:g}s",
+    }
 
 
 async def _nothing(_session: object) -> None:
