@@ -33,6 +33,8 @@ IDLE_S = 0.05
 """How often the database is asked for events that another node's commands wrote."""
 AGAIN_S = 0.5
 LAG_EVERY = 20
+AGAIN_TOLD_S = 60.0
+"""Longer than it takes from the writing of an event to its being told by a node that takes over from one that died."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -83,8 +85,10 @@ class InventoryFlow:
         self._shown = -1
         """The number of the projection that readers look under."""
         self._doubtful = False
-        self._told = (0, 0)
+        self._told = (-1, 0)
         """Under which epoch, and up to which number, events were told of."""
+        self._doubted = False
+        """Whether the store may have lost what it was told last."""
         self._unreadable = ""
         """Why the projection cannot go on; "" when it can."""
         self._stream_fault = ""
@@ -95,8 +99,11 @@ class InventoryFlow:
         """What was said of both."""
         self.publish: Publish = _nowhere
         """Publishes on a channel; set once by the composition root."""
-        self.on_applied: Callable[[Event], None] = lambda _event: None
-        """Told of each event that the projection has now."""
+        self.on_applied: Callable[[Sequence[Event]], Awaitable[None]] = _nobody
+        """Told of the events that the projection has now, in order: each at least once, under its id. May raise
+        StoreAway, Overloaded; then they are told again."""
+        self.again_told_s = AGAIN_TOLD_S
+        """So old may an event be that is told again: its id must be remembered for longer."""
 
     def wake(self) -> None:
         """There is something to move."""
@@ -150,7 +157,7 @@ class InventoryFlow:
                 return moved
             await self._show(applied.seq)
             moved += applied.count
-            self._tell(events, applied.seq)
+            await self._tell(events, applied.seq)
             if not applied.count:
                 return moved
 
@@ -181,6 +188,8 @@ class InventoryFlow:
                 away, moved = True, 0
                 if isinstance(error, DatabaseAway):
                     self._home.why_away = str(error)
+                else:
+                    self._doubted = True
                 await asyncio.sleep(AGAIN_S)
             if moved:
                 continue
@@ -216,24 +225,29 @@ class InventoryFlow:
         self._said = self._stream_fault, self._stream_ahead
 
     async def _catch_up(self, parts: InventoryParts, epoch: int, watermark: int) -> None:
-        """Tell of what came into the projection without us, by an operator's rebuild. What another owner moved, that
-        one told of."""
-        if self._told[0] != epoch or self._told[1] > watermark:
-            self._told = epoch, watermark
+        """Tell of what came into the projection without us, by an operator's rebuild, and of what we could not tell.
+
+        What another owner moved, that one told of, unless it died before it did; a store that was away may have lost
+        what it was told last: what is not old is told again.
+        """
+        told = self._told if self._told[0] == epoch and self._told[1] <= watermark else (epoch, watermark)
+        if told != self._told or self._doubted:
+            await self.on_applied(await parts.projection.recent(told[1], BITE, self.again_told_s))
+            self._told, self._doubted = told, False
         while self._told[1] < watermark and not isinstance(await parts.projection.apply(epoch, ()), Fenced):
             events = await parts.projection.events(self._told[1] + 1, BITE)
-            self._tell(events, watermark)
+            await self._tell(events, watermark)
             if not events:
                 self._told = epoch, watermark
 
-    def _tell(self, events: Sequence[Event], upto: int) -> None:
-        """Count each event that the projection has now and say so, once."""
+    async def _tell(self, events: Sequence[Event], upto: int) -> None:
+        """Tell of each event that the projection has now, and count it once that is done."""
         epoch, told = self._told
-        for event in events:
-            if told < event.seq <= upto:
-                self._told = epoch, event.seq
-                self._meters.inventory_events.inc()
-                self.on_applied(event)
+        fresh = [event for event in events if told < event.seq <= upto]
+        if fresh:
+            await self.on_applied(fresh)
+            self._told = epoch, fresh[-1].seq
+            self._meters.inventory_events.inc(len(fresh))
 
     async def _behind(self, parts: InventoryParts, watermark: int) -> bool:
         """Whether the database has numbered events that the stream does not have: a store that forgot. Asked when the
@@ -272,3 +286,7 @@ def message_of(event: Event) -> bytes:
 
 async def _nowhere(_channel: str, _data: bytes, _once: str) -> object:
     raise RuntimeError("events have nowhere to go")
+
+
+async def _nobody(_events: Sequence[Event]) -> None:
+    """Nobody wants to know."""

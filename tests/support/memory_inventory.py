@@ -272,6 +272,11 @@ class MemoryProjection:
             database.steps.reach("apply")
         return Applied(seq=database.applied, count=len(new))
 
+    async def recent(self, upto_seq: int, limit: int, within_s: float) -> tuple[Event, ...]:
+        """The last ones: all of them are new."""
+        assert within_s > 0
+        return await self.events(max(1, upto_seq - limit + 1), min(limit, upto_seq))
+
     async def events(self, from_seq: int, limit: int) -> tuple[Event, ...]:
         """Numbered events."""
         self._database.look()
