@@ -103,6 +103,22 @@ async def test_a_database_that_is_away_is_not_a_failed_migration() -> None:
         await migrate("postgresql://ana:hidden@127.0.0.1:1/stock")
 
 
+@pytest.mark.parametrize("theirs", ["9f3a", REVISIONS[-1]])
+async def test_a_database_of_another_program_is_refused(shared_postgres: PostgresServer, theirs: str) -> None:
+    """One whose revisions Alembic keeps as well, whatever they are called: nothing is made nor changed."""
+    url = await asyncio.to_thread(shared_postgres.new_database)
+    async with opened(url) as inventory:
+        await inventory.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+        await inventory.execute("INSERT INTO alembic_version VALUES ($1)", theirs)
+        with pytest.raises(
+            MigrationFailed, match=r"^PostgreSQL at .*its alembic_version is another program's"
+        ) as caught:
+            await migrate(url)
+        assert "\n" not in str(caught.value)
+        assert await described(inventory) == ""
+        assert await revision(url) == theirs
+
+
 @pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "SQL_ASCII"])
 async def test_a_database_that_cannot_hold_every_text_is_away(shared_postgres: PostgresServer, encoding: str) -> None:
     """It is left as it is; a node goes on without it."""

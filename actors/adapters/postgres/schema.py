@@ -46,6 +46,11 @@ async def migrate(url: str) -> Migrated:
             await session.execute("SET statement_timeout = 0")
             await session.fetchval("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK, timeout=TURN_S)
             before = await _revision(session)
+            if before is not None and await session.fetchval("SELECT to_regclass('relevo')") is None:
+                raise MigrationFailed(
+                    f"PostgreSQL at {database.place}: its alembic_version is another program's, and the inventory's "
+                    "tables are missing: give the inventory a database of its own"
+                )
             if before == REVISIONS[-1]:
                 return "current"
             if before is not None and before not in REVISIONS:
