@@ -89,6 +89,11 @@ class Inventory:
         self.on_committed: Callable[[], None] = lambda: None
         """Told after each command that wrote an event; set once by the composition root."""
 
+    @property
+    def away(self) -> bool:
+        """Whether the database is known to be away: what is answered then was near."""
+        return bool(self._home.gone)
+
     async def create(self, event_id: str, cliente: str, fecha_caducidad: date | None) -> Created | EventIdTaken:
         """Make an inventory. Raises DatabaseAway."""
         parts = await self._home.parts()

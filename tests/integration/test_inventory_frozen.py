@@ -66,6 +66,10 @@ async def test_a_frozen_database_holds_nobody_up(
     made = await client.made()
     key = made["id"]
 
+    for after in (made["event_id"], "", ""):  # the last of them has it near
+        answer = await client.get(key, after)
+        assert (answer.status, answer.headers.get("Cache-Status")) == (200, None)
+
     send(engine, signal.SIGSTOP)
     caught = await asyncio.gather(
         *(timed(client.line(key)) for _ in range(AT_ONCE)),
@@ -88,6 +92,8 @@ async def test_a_frozen_database_holds_nobody_up(
         assert max(took for _, took in refused) < KNOWN_AWAY_S
         await passing(0.3)
     assert await client.postgres() == "away"
+    shown = await client.get(key)
+    assert (shown.status, shown.headers.get("Cache-Status"), shown.body) == (200, "buzon; hit", answer.body)
 
     send(engine, signal.SIGCONT)
 
