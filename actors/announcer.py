@@ -1,12 +1,13 @@
 """Announcer: what happens to batches, deliveries and nodes, told on the router's own channels.
 
 Others call it when something has happened; it says so in the words of the API, if anybody listens. Never holds anybody
-up, never tells a body, a header or the query of a URL.
+up but the inventory's flow, which tells again what it could not; never tells a body, a header or the query of a URL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 from msgspec import Raw
@@ -114,11 +115,16 @@ class Announcer:
         """A person has answered a contact from the phone."""
         self._events.tell("$tasks", "takeover", {"instance": instance, "contact": contact})
 
-    def inventory_changed(self, event: Event) -> None:
-        """The inventory's projection has an event now."""
-        if self._events.wanted("$inventory"):
-            fields = {"event_id": event.event_id, "seq": event.seq, "data": event.data, "written_at": event.at}
-            self._events.tell("$inventory", event.type, fields)
+    async def inventory_changed(self, changed: Sequence[Event]) -> None:
+        """The inventory's projection has these events now. Waits until each is told, as often as it is called; each is
+        one message. Raises StoreAway, Overloaded."""
+        if await self._events.heard("$inventory"):
+            # They are submitted in this order, and the channel has them in it.
+            await asyncio.gather(*(self._inventory_event(event) for event in changed))
+
+    async def _inventory_event(self, event: Event) -> None:
+        fields = {"event_id": event.event_id, "seq": event.seq, "data": event.data, "written_at": event.at}
+        await self._events.tell_once("$inventory", event.type, fields, f"inventory:{event.event_id}")
 
     def _task_settled(self, claimed: Claimed, settle: Settle, outcome: Answered | Failed) -> None:
         if not self._events.wanted("$tasks"):

@@ -80,6 +80,7 @@ class Channels:
         self.events = Events(
             store, self.publishing.publish_unheeded, tools.awake_s, tools.clock, tools.meters.channel_events_dropped
         )
+        self.events.publish_once = self.publishing.publish
         commits = tools.meters.channel_commits
         self._reads: Committer[Recall, Recalled] = Committer(
             "channel reads", store.recall, tools.supervisor, tools.clock, commits

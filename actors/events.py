@@ -2,13 +2,14 @@
 
 Nobody pays for what nobody hears: a channel is awake while somebody, on any node, listens to it, and AWAKE_S longer, so
 that whoever comes back finds what happened meanwhile. A channel that fell asleep begins a new epoch when it is woken.
-Events are told after the fact and may be lost when a node dies or its store is away; they never hold anybody up.
+Events are told after the fact and may be lost when a node dies or its store is away, and never hold anybody up; but for
+those of `tell_once`, whose teller waits and tells again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -49,6 +50,8 @@ class Events:
         self._missed = asyncio.Event()
         self.stamp: Callable[[float], Mapping[str, object]] = lambda _wall: {}
         """What each event says besides, of a Unix time in seconds; set once by the composition root."""
+        self.publish_once: Callable[[ChannelName, bytes, str], Awaitable[object]] = _nowhere
+        """Publishes under a name and waits; set once by whoever made this."""
 
     def wanted(self, name: EventChannel) -> bool:
         """Whether anybody may hear what is told there now."""
@@ -58,11 +61,28 @@ class Events:
         """Tell what happened, if anybody wants to know."""
         if not self.wanted(name):
             return
-        event = {"type": what, **self.stamp(self._clock.wall()), **fields}
         try:
-            self._publish(self._channels[name], _encode(event))
+            self._publish(self._channels[name], self._event(what, fields))
         except Overloaded:
             self._dropped.inc()
+
+    async def heard(self, name: EventChannel) -> bool:
+        """Whether anybody may hear what is told there now; the store is asked when this node knows of nobody. Raises
+        StoreAway."""
+        if self.wanted(name):
+            return True
+        (awake,) = await self._store.are_awake([self._channels[name]])
+        if awake:
+            self.woken(name)
+        return awake
+
+    async def tell_once(self, name: EventChannel, what: str, fields: Mapping[str, object], once: str) -> None:
+        """Tell what happened, under a name that makes it one message however often it is told. Raises StoreAway,
+        Overloaded."""
+        await self.publish_once(self._channels[name], self._event(what, fields), once)
+
+    def _event(self, what: str, fields: Mapping[str, object]) -> bytes:
+        return _encode({"type": what, **self.stamp(self._clock.wall()), **fields})
 
     def woken(self, name: str) -> None:
         """Somebody listens to a channel."""
@@ -117,3 +137,7 @@ class Events:
                 if awake:
                     self.woken(name)
         return sum(self.wanted(name) for name in EVENT_CHANNELS)
+
+
+async def _nowhere(_channel: ChannelName, _data: bytes, _once: str) -> object:
+    raise RuntimeError("events have nowhere to go")

@@ -27,6 +27,7 @@ from actors.inventory_mark import LOOK_S, ProjectionMark
 from actors.inventory_mark import WAITING_MAX as MARK_WAITING_MAX
 from actors.inventory_ports import (
     Created,
+    DatabaseAway,
     Deleted,
     Detalle,
     EventIdTaken,
@@ -66,11 +67,14 @@ class Rows(Struct, frozen=True):
 class _Turns:
     """The commands of one inventory."""
 
-    __slots__ = ("lock", "waiting")
+    __slots__ = ("failures", "lock", "waiting", "why")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.waiting = 0
+        self.failures = 0
+        """How many found the database away, the last of them for `why`."""
+        self.why = ""
 
 
 class Inventory:
@@ -84,6 +88,11 @@ class Inventory:
         self.mark = ProjectionMark(clock)
         self.on_committed: Callable[[], None] = lambda: None
         """Told after each command that wrote an event; set once by the composition root."""
+
+    @property
+    def away(self) -> bool:
+        """Whether the database is known to be away: what is answered then was near."""
+        return bool(self._home.gone)
 
     async def create(self, event_id: str, cliente: str, fecha_caducidad: date | None) -> Created | EventIdTaken:
         """Make an inventory. Raises DatabaseAway."""
@@ -106,29 +115,30 @@ class Inventory:
 
     async def page(self, limit: int, offset: int, after: str | None) -> tuple[Resumen, ...]:
         """Rows of the projection, newest expiry first. Raises DatabaseAway, UnknownEvent, NotThere."""
-        parts = await self._home.parts()
-        await self._until(parts, after)
+        self._home.want()
+        await self._until(after)
 
         async def read() -> Rows:
-            return Rows(await parts.queries.list(limit, offset))
+            return Rows(await (await self._home.parts()).queries.list(limit, offset))
 
         return (await self._near(f"{limit}:{offset}", Rows, read, fresh=after is not None)).rows
 
     async def detail(self, inventario_id: int, after: str | None) -> Detalle | None:
         """One inventory with its lines. Raises DatabaseAway, UnknownEvent, NotThere."""
-        parts = await self._home.parts()
-        await self._until(parts, after)
+        self._home.want()
+        await self._until(after)
 
         async def read() -> Detalle | None:
-            return await parts.queries.get(inventario_id)
+            return await (await self._home.parts()).queries.get(inventario_id)
 
         found = await self._near(f"id:{inventario_id}", _Found, lambda: _wrapped(read), fresh=after is not None)
         return found.detalle
 
-    async def _until(self, parts: InventoryParts, after: str | None) -> None:
+    async def _until(self, after: str | None) -> None:
         """Wait until the projection has an event. Raises Overloaded when too many wait."""
         if after is None:
             return
+        parts = await self._home.parts()
         mark = self.mark
         if mark.waiting >= MARK_WAITING_MAX:
             raise Overloaded("too many queries wait for events")
@@ -143,6 +153,7 @@ class Inventory:
         seq: int | None = None
         seen = -1
         while True:
+            self._home.check()
             reached = await self.mark.look(parts.queries.watermark)
             if seq is None and reached != seen:  # an event that had no number may have one when others moved
                 seen = reached
@@ -186,15 +197,25 @@ class Inventory:
 
     @asynccontextmanager
     async def _turn(self, inventario_id: int) -> AsyncIterator[None]:
+        """Wait for those before. When one of them finds the database away, those who waited for it do not try."""
         turns = self._turns.get(inventario_id)
         if turns is None:
             turns = self._turns[inventario_id] = _Turns()
         if turns.waiting >= WAITING_MAX:
             raise Overloaded("too many commands wait for this inventory")
         turns.waiting += 1
+        failures = turns.failures
         try:
             async with turns.lock:
-                yield
+                if turns.failures != failures:
+                    raise DatabaseAway(turns.why)
+                self._home.check()
+                try:
+                    yield
+                except DatabaseAway as error:
+                    turns.failures += 1
+                    turns.why = str(error)
+                    raise
         finally:
             turns.waiting -= 1
             if not turns.waiting:

@@ -1,7 +1,8 @@
 """Inventory home: the database that the inventory lives in, opened when somebody first wants it.
 
-Owns when it is opened, and that opening is tried again. Never decides which database it is. Until somebody asks for the
-inventory, or there is one from earlier, a node has no session and starts no engine.
+Owns when it is opened, that opening is tried again, and the probe that says whether an opened one answers. Never
+decides which database it is. Until somebody asks for the inventory, or there is one from earlier, a node has no session
+and starts no engine.
 Invariant: nobody waits for a database that is known to be away.
 """
 
@@ -24,6 +25,7 @@ from actors.ports import Journal
 
 OPEN_S = 15.0
 """How long the first who asks waits: making the embedded engine's folder takes up to 5 s on a small machine."""
+PROBE_S = 0.5
 AGAIN_S_MIN = 0.5
 AGAIN_S_MAX = 5.0
 
@@ -35,6 +37,8 @@ class InventoryParts(Struct, frozen=True, kw_only=True):
     relay: InventoryRelay
     projection: InventoryProjection
     queries: InventoryQueries
+    probe: Callable[[], Awaitable[object]]
+    """Asks for nothing on a session of its own, so that no load holds it up. Raises DatabaseAway."""
 
 
 class InventoryHome:
@@ -47,7 +51,9 @@ class InventoryHome:
         self._known = asyncio.Event()
         self._parts: InventoryParts | None = None
         self.why_away = ""
-        """Why it is not open though somebody wants it; "" while that is not so."""
+        """Why it is not open though somebody wants it, or why events stand still; "" while that is not so."""
+        self.gone = ""
+        """Why an opened one does not answer, by its last probe; "" while it does."""
 
     @property
     def wanted(self) -> bool:
@@ -66,6 +72,7 @@ class InventoryHome:
     async def parts(self) -> InventoryParts:
         """The parts; the first who asks waits until it is open. Raises DatabaseAway."""
         if self._parts is not None:
+            self.check()
             return self._parts
         self.want()
         try:
@@ -77,8 +84,25 @@ class InventoryHome:
             raise DatabaseAway(self.why_away or "the database is not there")
         return self._parts
 
+    def check(self) -> None:
+        """Raise DatabaseAway if it is known to be away."""
+        if self.gone:
+            raise DatabaseAway(self.gone)
+
     async def run(self) -> None:
-        """Open it once it is wanted. A service: ends only by cancellation."""
+        """Open it once it is wanted, then look whether it answers. A service: ends only by cancellation."""
+        parts = await self._open()
+        while True:
+            before = self.gone
+            try:
+                await parts.probe()
+                self.gone = ""
+            except DatabaseAway as error:
+                self.gone = str(error)
+            if before or not self.gone:  # the first failure may be this process's, which did not run
+                await asyncio.sleep(PROBE_S)
+
+    async def _open(self) -> InventoryParts:
         await self._wanted.wait()
         again_s = AGAIN_S_MIN
         while self._parts is None:
@@ -95,4 +119,4 @@ class InventoryHome:
                 self.why_away = ""
                 self._known.set()
                 self._journal.info("inventory is open")
-        await asyncio.Event().wait()
+        return self._parts

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from actors.inventory_ports import DatabaseAway
 from actors.runtime.clock import Clock
 
 LOOK_S = 0.01
@@ -23,12 +24,23 @@ class ProjectionMark:
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
         self._seq = 0
+        self._failures = 0
+        self._why = ""
         self.waiting = 0
 
     async def look(self, watermark: Callable[[], Awaitable[int]]) -> int:
-        """How far the projection is, no older than LOOK_S. Raises what `watermark` raises."""
+        """How far the projection is, no older than LOOK_S. Raises what `watermark` raises; those who waited for a look
+        that found the database away do not look again."""
+        failures = self._failures
         async with self._looking:
+            if self._failures != failures:
+                raise DatabaseAway(self._why)
             if self._clock.monotonic() - self._looked_at >= LOOK_S:
-                self._seq = await watermark()
+                try:
+                    self._seq = await watermark()
+                except DatabaseAway as error:
+                    self._failures += 1
+                    self._why = str(error)
+                    raise
                 self._looked_at = self._clock.monotonic()
             return self._seq

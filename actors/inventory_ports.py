@@ -20,6 +20,10 @@ class DatabaseAway(Exception):
     """The database cannot be reached, or does not answer in time. The line names no password; try later."""
 
 
+class StreamUnusable(Exception):
+    """What is under the stream's name in the store is no stream of ours. Waiting does not mend it; somebody must."""
+
+
 class Created(Struct, frozen=True, kw_only=True):
     """The inventory is stored, and its event with it."""
 
@@ -181,10 +185,12 @@ class InventoryRelay(Protocol):
 
 class InventoryProjection(Protocol):
     """The read side's writer. `apply` takes events in order; those it has are skipped, a gap is an answer, and so are
-    numbers that the relay has not given: such events are another database's. Of no events it says where it is."""
+    numbers that the relay has not given: such events are another database's. Of no events it says where it is. `recent`
+    are those of the last `limit` up to a number that were written within a time, in order."""
 
     async def apply(self, epoch: int, events: Sequence[Event]) -> Applied | Gap | Fenced: ...
     async def events(self, from_seq: int, limit: int) -> tuple[Event, ...]: ...
+    async def recent(self, upto_seq: int, limit: int, within_s: float) -> tuple[Event, ...]: ...
 
 
 class InventoryQueries(Protocol):

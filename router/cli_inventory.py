@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
@@ -20,6 +20,9 @@ from router.settings import Settings
 
 OK, DIFFERENT, FAILED = 0, 4, 1
 STOP_S = 5.0
+WAIT_S = 20.0
+"""Longer than another process takes to make a fresh DATA_DIR and to end its database."""
+AGAIN_S = 0.2
 
 
 def migrate(settings: Settings) -> int:
@@ -52,11 +55,24 @@ async def _opened(settings: Settings) -> AsyncIterator[Upkeep]:
             yield opened
         return
     embedded = EmbeddedDatabase(settings, locked=False)
-    try:
-        async with upkeep(await _url_of(embedded)) as opened:
-            yield opened
-    finally:
-        await embedded.stop(STOP_S)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(embedded.stop, STOP_S)
+        yield await _entered(stack, embedded)
+
+
+async def _entered(stack: AsyncExitStack, embedded: EmbeddedDatabase) -> Upkeep:
+    """Open the embedded database. Whoever else has it may be about to start it, or to end it."""
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + WAIT_S
+    while True:
+        try:
+            return await stack.enter_async_context(upkeep(await _url_of(embedded)))
+        except DatabaseAway as error:
+            if embedded.started.is_set():
+                raise
+            if loop.time() >= ends_at:
+                raise DatabaseAway(f"DATA_DIR is in use by another process that has no database: {error}") from None
+        await asyncio.sleep(AGAIN_S)
 
 
 async def _url_of(embedded: EmbeddedDatabase) -> str:

@@ -44,7 +44,7 @@ from actors.inbound import Inbound
 from actors.inbound_ports import InboundTools, Sending
 from actors.instances import Instances, InstanceTools
 from actors.inventory import Inventory
-from actors.inventory_flow import InventoryFlow
+from actors.inventory_flow import AGAIN_TOLD_S, InventoryFlow
 from actors.inventory_home import InventoryHome
 from actors.membership import Membership
 from actors.node_ports import NodeRecord
@@ -297,12 +297,12 @@ class Parts:
     def _make_inventory(self) -> None:
         """The inventory: its database is opened when it is first wanted."""
         self.database = InventoryDatabase(self.settings)
-        self.inventory_home = InventoryHome(self.database.open, self.log)
-        self.inventory = Inventory(self.inventory_home, self.cache, self.clock)
-        home, events = self.inventory_home, self.store.events
-        self.inventory_flow = InventoryFlow(home, events, self.cache, self.ownership, self.metrics)
+        home = self.inventory_home = InventoryHome(self.database.open, self.log)
+        self.inventory = Inventory(home, self.cache, self.clock)
+        self.inventory_flow = InventoryFlow(home, self.store.events, self.cache, self.ownership, self.metrics)
         self.inventory.on_committed = self.inventory_flow.wake
         self.inventory_flow.publish = self.channels.publish
+        self.inventory_flow.again_told_s = min(AGAIN_TOLD_S, self.settings.idempotency_ttl_s / 2)
 
     def _join_announcer(self) -> None:
         announcer = Announcer(self.channels.events, self.settings.node_id, self.deliveries.get, self.supervisor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from router import setting, values
 from router.cache_declarations import CACHE_SETTINGS
 from router.channel_declarations import CHANNEL_SETTINGS
+from router.database_url import database_url
 from router.evolution_declarations import EVOLUTION_SETTINGS
 from router.setting import DAY_S, TTL_S_MAX, Setting
 from router.store_url import store_url
@@ -154,8 +155,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="DATABASE_URL",
         field="database_url",
-        parse=values.database_url,
-        show=setting.url,
+        parse=database_url,
+        show=setting.database_url,
         secret=True,
         meaning="PostgreSQL of the inventory, as `postgresql://user:password@host/name`, one for all nodes of a store; "
         "when absent an embedded one under `DATA_DIR` starts with the inventory's first use.",

@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 
 from actors.adapters.data_dir import DataDirLock, DataDirUnusable
 from actors.adapters.engine_process import EngineFailed
-from actors.adapters.postgres.database import Database
+from actors.adapters.postgres.database import COMMAND_S, Database
 from actors.adapters.postgres.embedded import EmbeddedPostgres
 from actors.adapters.postgres.inventory_store import (
     PostgresCommands,
@@ -33,6 +33,7 @@ from router.settings import Settings
 __all__ = ["DataDirUnusable", "EmbeddedDatabase", "InventoryDatabase", "Upkeep", "upkeep"]
 
 FLOW_SESSIONS = 2
+PROBE_SESSIONS = 1
 
 
 class InventoryDatabase:
@@ -50,12 +51,17 @@ class InventoryDatabase:
         url = given if given is not None else await self.embedded_url()
         await migrate(url)
         # What moves events has sessions of its own: many who ask must not hold up what they ask for.
-        asked, moved = self._opened = [Database(url), Database(url, FLOW_SESSIONS)]
+        asked, moved, probed = self._opened = [
+            Database(url, command_s=COMMAND_S),
+            Database(url, FLOW_SESSIONS),
+            Database(url, PROBE_SESSIONS, COMMAND_S),
+        ]
         return InventoryParts(
             commands=PostgresCommands(asked),
             relay=PostgresRelay(moved),
             projection=PostgresProjection(moved),
             queries=PostgresQueries(asked),
+            probe=lambda: probed.row("SELECT 1"),
         )
 
     async def close(self) -> None:

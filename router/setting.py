@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from actors.core.durations import format_duration
 from router import values
+from router.database_url import redacted_database_url
 from router.store_url import redacted_url
 
 DAY_S = 86_400.0
@@ -69,6 +70,11 @@ def node_url(value: object) -> str:
 def url(value: object) -> str:
     """A store's URL without its password."""
     return redacted_url(str(value))
+
+
+def database_url(value: object) -> str:
+    """A database's URL without its passwords."""
+    return redacted_database_url(str(value))
 
 
 def hidden(value: object) -> str:

@@ -94,7 +94,8 @@ class Status:
         """Whether the inventory's database answers; unused while nobody has asked for the inventory."""
         if self.inventory is None or not self.inventory.wanted:
             return "unused"
-        return "away" if self.inventory.why_away or self.inventory.opened is None else "connected"
+        home = self.inventory
+        return "away" if home.why_away or home.gone or home.opened is None else "connected"
 
     def not_ready_reasons(self) -> Sequence[str]:
         """Why the node can't do its work now; empty when it can."""

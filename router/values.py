@@ -189,16 +189,6 @@ def base_url(text: str) -> str:
     raise ValueError("expected http://host:port or https://host, without user name and query")
 
 
-def database_url(text: str) -> Secret:
-    """Where PostgreSQL is; its password is kept out of sight."""
-    try:
-        if urlsplit(text).scheme in ("postgresql", "postgres") and text.isprintable():
-            return Secret(text)
-    except ValueError:
-        pass
-    raise ValueError("expected postgresql://user:password@host:port/name")
-
-
 def rate(text: str) -> float | None:
     """So many a second, minute or hour (`20/m`), as the seconds from one to the next; `none` for as fast as it goes."""
     if text.lower() == "none":

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from typing import Literal
+from unicodedata import category
 
 import msgspec
 from msgspec import Struct
 
 TEXT_CHARACTERS_MAX = 200
+INVISIBLE = "Cf"
+"""Unicode's category of marks without a width: zero width space, byte order mark, direction marks."""
 CANTIDAD_MAX = 2**31 - 1
 """PostgreSQL's integer; 2^32 lines of that size still fit into a total (bigint), so the projection cannot overflow."""
 
@@ -86,8 +89,12 @@ class Changes(Struct, frozen=True, kw_only=True):
 
 
 def is_text(text: str) -> bool:
-    """Whether a cliente or producto may be stored: 1 … 200 characters, one of them not blank, none that is NUL."""
-    return 0 < len(text) <= TEXT_CHARACTERS_MAX and bool(text.strip()) and "\0" not in text
+    """Whether a cliente or producto may be stored: 1 … 200 characters, one of them to be seen, none that is NUL."""
+    return 0 < len(text) <= TEXT_CHARACTERS_MAX and any(map(_is_seen, text)) and "\0" not in text
+
+
+def _is_seen(character: str) -> bool:
+    return not character.isspace() and category(character) != INVISIBLE
 
 
 def is_cantidad(number: int) -> bool:

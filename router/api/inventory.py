@@ -6,6 +6,7 @@ From bytes to a command for the inventory and from its answer to bytes. Decides 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from datetime import date
 from typing import Annotated
 
@@ -30,6 +31,8 @@ TAG = "inventory"
 ABOUT = "The CQRS inventory: commands write, a projection is read."
 ID_PATH = {"id": "The inventory's number."}
 OFFSET_MAX = 1_000_000
+NEAR_HEAD = "Cache-Status: buzon; hit\r\n"
+"""Of what is answered while the database is away (RFC 9211)."""
 _ID = re.compile(r"[1-9][0-9]{0,18}")
 _ID_MAX = 2**63 - 1
 
@@ -137,7 +140,7 @@ class InventoryRoutes:
             made = InventarioCreado(outcome.id, wish.cliente, wish.fecha_caducidad, 0, outcome.event_id)
             return Reply(201, _encode(made), {"Location": f"/inventario/{outcome.id}"})
 
-        return await self._idempotency.once("POST", call.body, call.headers, create)
+        return await self._once(call, "/inventario", create)
 
     @Operation(
         summary="Add a line to an inventory",
@@ -164,7 +167,7 @@ class InventoryRoutes:
             made = LineaCreada(outcome.id, inventario_id, wish.producto, wish.cantidad, outcome.event_id)
             return Reply(201, _encode(made))
 
-        return await self._idempotency.once("POST", call.body, call.headers, add)
+        return await self._once(call, f"/inventario/{inventario_id}/linea", add)
 
     @Operation(
         summary="Remove an inventory and its lines",
@@ -196,7 +199,7 @@ class InventoryRoutes:
             rows = await self._inventory.page(query.limit, query.offset, _event(query.after))
         except (UnknownEvent, NotThere) as error:
             raise _not_there(error) from None
-        return Reply(200, _encode(rows))
+        return Reply(200, _encode(rows), head=self._head())
 
     @Operation(
         summary="Look at one inventory",
@@ -223,7 +226,15 @@ class InventoryRoutes:
             fecha_caducidad=row.fecha_caducidad,
             lineas=list(found.lineas),
         )
-        return Reply(200, _encode(shown))
+        return Reply(200, _encode(shown), head=self._head())
+
+    async def _once(self, call: Call, path: str, run: Callable[[str | None], Awaitable[Reply]]) -> Reply:
+        """Run under the caller's key, if there is one. The key is that of the route, however its path was written."""
+        return await self._idempotency.once("POST", call.body, msgspec.structs.replace(call.headers, path=path), run)
+
+    def _head(self) -> str:
+        """More header lines of a query's answer."""
+        return NEAR_HEAD if self._inventory.away else ""
 
     def _event_id(self, scope: str | None) -> str:
         return self._ids.event_id() if scope is None else derived_event_id(scope)

@@ -25,6 +25,7 @@ from tests.support.postgres import MadeCluster
 from tests.support.until import passing, until
 from tests.support.valkey import ValkeyServer
 from tests.support.workers import Workers, children
+from tests.support.ws_listener import WsListener
 
 KILLS = 3
 LOAD_S = (0.1, 0.5)
@@ -80,7 +81,7 @@ async def until_shown(client: InventoryClient, *keys: int) -> None:
 
 
 async def everywhere_once(store: ValkeyServer, client: InventoryClient, inventory: Inventory, load: Load) -> None:
-    """Every acknowledged command is in model, stream, channel and projection, once; all of them agree."""
+    """Every acknowledged command is in model, stream, channels and projection, once; all of them agree."""
 
     async def caught_up() -> bool:
         return (await inventory.queries.lag()).events == 0
@@ -93,6 +94,12 @@ async def everywhere_once(store: ValkeyServer, client: InventoryClient, inventor
     assert [name for name, _ in entries] == [f"{number}-0" for number in range(1, len(ids) + 1)]
     assert all(event_id in str(fields) for event_id, (_, fields) in zip(ids, entries, strict=True))
     assert [each["event_id"] for each in await client.history()] == ids
+
+    async def told() -> bool:
+        return len(await client.history("$inventory")) >= len(ids)
+
+    await until(told, BACK_S, what="what is told of the projection")
+    assert [each["event_id"] for each in await client.history("$inventory")] == ids
     assert set(load.acknowledged) <= set(ids)
     assert max(Counter(ids).values()) == 1
 
@@ -105,6 +112,12 @@ async def everywhere_once(store: ValkeyServer, client: InventoryClient, inventor
     assert not (await inventory.upkeep.verify()).differences
 
 
+async def wake(http: aiohttp.ClientSession, node: NodeProcess) -> None:
+    """Have the channel `$inventory` keep what is told there, as for a listener who comes back."""
+    async with WsListener(http, node.url, "$inventory"):
+        pass
+
+
 async def test_a_node_that_is_killed_again_and_again_loses_and_doubles_nothing(
     make_node: NodeFactory, own_valkey: ValkeyServer, inventory: Inventory, http: aiohttp.ClientSession
 ) -> None:
@@ -113,6 +126,7 @@ async def test_a_node_that_is_killed_again_and_again_loses_and_doubles_nothing(
     node = make_node({**NODE, "DATABASE_URL": inventory.url}, redis_url=own_valkey.url)
     await node.start()
     client = InventoryClient(http, node.url)
+    await wake(http, node)
     load = Load([client], "load", at_once=3)
     for _ in range(KILLS):
         await passing(chance.uniform(*LOAD_S))
@@ -135,6 +149,7 @@ async def test_the_other_node_takes_over_from_the_one_that_moved_the_events(
     ]
     await asyncio.gather(*(node.start() for node in nodes))
     clients = {node.port: InventoryClient(http, node.url) for node in nodes}
+    await wake(http, nodes[0])
     load = Load(list(clients.values()), "load", at_once=2)
     owner, other = await told_apart(nodes, clients)
     await until(lambda: len(load.acknowledged) > 20, what="some commands")

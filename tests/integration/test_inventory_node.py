@@ -224,6 +224,8 @@ async def test_a_command_under_an_idempotency_key_is_done_once(client: Inventory
     assert lines[0].body == lines[1].body
     assert lines[2].json["inventario_id"] == other
     assert is_problem(await client.line(key, cantidad=2, idempotency_key="grow"), 409)
+    escaped = "".join(f"%{ord(digit):02x}" for digit in str(key))
+    assert (await client.line(escaped, idempotency_key="grow")).body == lines[0].body, "the same route"
     at_once = await asyncio.gather(*(client.create("Zoe", idempotency_key="make Zoe") for _ in range(8)))
     assert len({answer.body for answer in at_once}) == 1
     assert await value_of(url, "SELECT count(*) FROM eventos") == before + 5

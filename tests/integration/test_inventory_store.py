@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from actors.adapters.postgres.sql import sql
-from actors.core.inventory import CANTIDAD_MAX, data_of
+from actors.core.inventory import CANTIDAD_MAX, Event, data_of
 from actors.inventory_ports import (
     Applied,
     Created,
@@ -26,6 +26,7 @@ from actors.inventory_ports import (
     Sent,
 )
 from tests.support.inventory_rig import EPOCH, IDS, Inventory
+from tests.support.until import until
 
 UNKNOWN = [0, -1, 1_000_000, 2**63, -(2**70)]
 
@@ -246,6 +247,24 @@ async def test_an_inventory_with_its_lines(inventory: Inventory) -> None:
     assert found is not None
     assert found.resumen == Resumen(inventario_id=key, cliente="Ana", total_items=5, fecha_caducidad=date(2030, 1, 1))
     assert [(line.producto, line.cantidad) for line in found.lineas] == [("tuerca", 2), ("tuerca", 3)]
+
+
+async def test_recent_events_are_those_of_the_last_that_are_not_old(inventory: Inventory) -> None:
+    """By the database's clock, in order, up to a number."""
+    for _ in range(6):
+        await inventory.made()
+    events = await until(lambda: six(inventory), what="six numbers")
+    assert await inventory.projection.recent(6, 500, 60.0) == events
+    assert await inventory.projection.recent(5, 3, 60.0) == events[2:5]
+    assert await inventory.projection.recent(0, 500, 60.0) == ()
+    await inventory.execute("UPDATE eventos SET at = at - interval '61 seconds' WHERE seq <= 4")
+    assert [each.seq for each in await inventory.projection.recent(6, 500, 60.0)] == [5, 6]
+
+
+async def six(inventory: Inventory) -> tuple[Event, ...]:
+    """Six numbered events, or none yet."""
+    events = await inventory.numbered()
+    return events if len(events) == 6 else ()
 
 
 async def test_how_far_the_projection_is(inventory: Inventory) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 
 from actors.adapters.valkey.keys import EVENTS
 from actors.adapters.valkey.store import ValkeyStore
@@ -14,6 +15,7 @@ from actors.cache import Cache, CacheRules
 from actors.core.inventory import Event, InventarioCreado
 from actors.inventory_flow import InventoryFlow
 from actors.inventory_home import InventoryHome, InventoryParts
+from actors.inventory_ports import StreamUnusable
 from tests.support.doubles import Stage
 from tests.support.inventory_rig import EPOCH, IDS, Inventory
 from tests.support.memory_cache import CacheServer, CacheTallies, CacheWire
@@ -42,6 +44,7 @@ async def flowing(inventory: Inventory, store: ValkeyStore) -> AsyncIterator[tup
         relay=inventory.relay,
         projection=inventory.projection,
         queries=inventory.queries,
+        probe=lambda: inventory.database.row("SELECT 1"),
     )
 
     async def opened() -> InventoryParts:
@@ -121,6 +124,51 @@ async def test_an_entry_of_somebody_else_is_no_event(valkey: ValkeyServer, inven
         await inventory.made()
         await caught_up(inventory, flow)
         assert len(await inventory.resumen()) == 3
+
+
+@pytest.mark.parametrize("number", ["1700000000000-0", "9223372036854775808-0", "18446744073709551615-0"])
+async def test_an_entry_with_a_large_number_keeps_events_out_of_the_stream_alone(
+    valkey: ValkeyServer, inventory: Inventory, number: str
+) -> None:
+    """Also one that has every field of ours: the projection has all of them from the database, and an add says why."""
+    async with connected(valkey) as store, flowing(inventory, store) as (flow, channel):
+        fields = ("event_id", "evt_x", "type", "InventarioCreado", "data", '{"id":9,"cliente":"x"}', "at", "now")
+        valkey.command("XADD", EVENTS, number, *fields)
+        for _ in range(3):
+            await inventory.made()
+            await caught_up(inventory, flow)
+        assert len(await inventory.resumen()) == len(channel.published) == 3
+        assert await store.events.add(await inventory.events()) == int(number.partition("-")[0])
+
+
+@pytest.mark.parametrize("fields", [{"type": b"Other"}, {"type": b"\xff"}, {"event_id": b"\xff"}])
+async def test_an_entry_that_is_nearly_an_event_is_none(valkey: ValkeyServer, fields: dict[str, bytes]) -> None:
+    """The stream ends before it for us."""
+    ours = {"event_id": b"evt_2", "type": b"InventarioCreado", "data": b"{}", "at": b"now"}
+    async with connected(valkey) as store:
+        await store.events.add([event(1)])
+        with valkey.client() as client:
+            client.execute_command("XADD", EVENTS, "2-0", *(part for item in (ours | fields).items() for part in item))
+        assert [each.seq for each in await store.events.read(1, 10)] == [1]
+
+
+async def test_something_else_under_the_stream_s_name_holds_up_the_relay_alone(
+    valkey: ValkeyServer, inventory: Inventory
+) -> None:
+    """It is left as it is until somebody removes it; then everything that waited goes."""
+    async with connected(valkey) as store, flowing(inventory, store) as (flow, channel):
+        valkey.command("SET", EVENTS, "x")
+        await inventory.made()
+        await caught_up(inventory, flow)
+        assert len(await inventory.resumen()) == 1
+        with pytest.raises(StreamUnusable, match=EVENTS):
+            await store.events.read(1, 10)
+        assert not channel.published
+
+        valkey.command("DEL", EVENTS)
+        await flow.run_once()
+        assert list(await store.events.read(1, 10)) == list(await inventory.events())
+        assert len(channel.published) == 1
 
 
 async def test_a_stream_of_another_database_is_not_followed(valkey: ValkeyServer, inventory: Inventory) -> None:

@@ -103,6 +103,31 @@ async def test_a_database_that_is_away_is_not_a_failed_migration() -> None:
         await migrate("postgresql://ana:hidden@127.0.0.1:1/stock")
 
 
+@pytest.mark.parametrize("theirs", ["9f3a", REVISIONS[-1]])
+async def test_a_database_of_another_program_is_refused(shared_postgres: PostgresServer, theirs: str) -> None:
+    """One whose revisions Alembic keeps as well, whatever they are called: nothing is made nor changed."""
+    url = await asyncio.to_thread(shared_postgres.new_database)
+    async with opened(url) as inventory:
+        await inventory.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+        await inventory.execute("INSERT INTO alembic_version VALUES ($1)", theirs)
+        with pytest.raises(
+            MigrationFailed, match=r"^PostgreSQL at .*its alembic_version is another program's"
+        ) as caught:
+            await migrate(url)
+        assert "\n" not in str(caught.value)
+        assert await described(inventory) == ""
+        assert await revision(url) == theirs
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "SQL_ASCII"])
+async def test_a_database_that_cannot_hold_every_text_is_away(shared_postgres: PostgresServer, encoding: str) -> None:
+    """It is left as it is; a node goes on without it."""
+    url = await asyncio.to_thread(shared_postgres.new_database, encoding)
+    with pytest.raises(DatabaseAway, match=rf"^PostgreSQL at .*: its encoding is {encoding}, not UTF8$"):
+        await migrate(url)
+    assert await revision(url) is None
+
+
 def test_a_node_loads_neither_alembic_nor_sqlalchemy() -> None:
     """They would cost every node 18 MB of disk reads and a third of a second at its start."""
     modules = ("embedded", "schema", "inventory_store", "inventory_upkeep")
@@ -121,4 +146,5 @@ def test_every_statement_has_its_file_and_says_what_it_takes() -> None:
     assert len(names) > 15
     for name in names:
         assert sql(name).startswith("-- ")
+        assert sql(name).isascii(), "a server reads comments as well, in its own encoding"
         assert statements(name)

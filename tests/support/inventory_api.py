@@ -75,9 +75,9 @@ class InventoryClient(Client):
                     return sample.value
         raise AssertionError(f"no metric {name}")
 
-    async def history(self) -> list[Any]:
-        """What the channel `events` keeps."""
-        answer = await self.call("GET", "/api/queue/history/events?limit=1000")
+    async def history(self, channel: str = "events") -> list[Any]:
+        """What a channel keeps."""
+        answer = await self.call("GET", f"/api/queue/history/{channel}?limit=1000")
         assert answer.status == 200, answer
         return [each["data"] for each in answer.json["messages"]]
 

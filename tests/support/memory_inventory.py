@@ -41,6 +41,7 @@ from actors.inventory_ports import (
     Numbered,
     Resumen,
     Sent,
+    StreamUnusable,
 )
 from actors.ports import Counter, Gauge, StoreAway
 from tests.support.doubles import Tally
@@ -91,6 +92,9 @@ class MemoryDatabase:
     def __init__(self, steps: Steps | None = None) -> None:
         self.steps = steps or Steps()
         self.away = False
+        self.frozen = False
+        """Whether nothing is answered until the deadline."""
+        self.deadline_s = 1.0
         self.takes_s = 0.0
         self.begun: list[str] = []
         """The event ids of commands in the order in which they reached the database."""
@@ -111,7 +115,20 @@ class MemoryDatabase:
     def parts(self) -> InventoryParts:
         """Itself, by its roles."""
         relay, projection, queries = MemoryRelay(self), MemoryProjection(self), MemoryQueries(self)
-        return InventoryParts(commands=MemoryCommands(self), relay=relay, projection=projection, queries=queries)
+        return InventoryParts(
+            commands=MemoryCommands(self), relay=relay, projection=projection, queries=queries, probe=self.probe
+        )
+
+    async def probe(self) -> None:
+        """Fail if it is away, as late as everything else does."""
+        await self.hang()
+        self.look()
+
+    async def hang(self) -> None:
+        """Answer nothing until the deadline."""
+        if self.frozen:
+            await passing(self.deadline_s)
+            raise DatabaseAway("no answer in time")
 
     def look(self) -> None:
         """Fail if it is away."""
@@ -193,6 +210,7 @@ class MemoryCommands:
         now = database.under_way[inventario_id] = database.under_way.get(inventario_id, 0) + 1
         database.under_way_max[inventario_id] = max(database.under_way_max.get(inventario_id, 0), now)
         try:
+            await database.hang()
             await passing(database.takes_s)
         finally:
             database.under_way[inventario_id] -= 1
@@ -254,6 +272,11 @@ class MemoryProjection:
             database.steps.reach("apply")
         return Applied(seq=database.applied, count=len(new))
 
+    async def recent(self, upto_seq: int, limit: int, within_s: float) -> tuple[Event, ...]:
+        """The last ones: all of them are new."""
+        assert within_s > 0
+        return await self.events(max(1, upto_seq - limit + 1), min(limit, upto_seq))
+
     async def events(self, from_seq: int, limit: int) -> tuple[Event, ...]:
         """Numbered events."""
         self._database.look()
@@ -269,6 +292,7 @@ class MemoryQueries:
 
     async def list(self, limit: int, offset: int) -> tuple[Resumen, ...]:
         """A page, the newest first."""
+        await self._database.hang()
         self._database.look()
         self._database.reads += 1
         return tuple(self._database.rows[key] for key in sorted(self._database.rows, reverse=True))[
@@ -284,6 +308,7 @@ class MemoryQueries:
 
     async def watermark(self) -> int:
         """How far the projection is."""
+        await self._database.hang()
         self._database.look()
         return self._database.applied
 
@@ -308,14 +333,18 @@ class MemoryStream:
     def __init__(self, steps: Steps | None = None) -> None:
         self.steps = steps or Steps()
         self.away = False
+        self.unusable = False
+        self.foreign = 0
+        """The number of an entry at the end that is somebody else's."""
         self.entries: list[Event] = []
 
-    async def add(self, events: Sequence[Event]) -> None:
+    async def add(self, events: Sequence[Event]) -> int:
         """Put events at the end."""
         self._look()
-        top = self.entries[-1].seq if self.entries else 0
+        top = max(self.entries[-1].seq if self.entries else 0, self.foreign)
         self.entries += [event for event in events if event.seq > top]
         self.steps.reach("add")
+        return top
 
     async def read(self, from_seq: int, limit: int) -> Sequence[Event]:
         """Events from a number on."""
@@ -325,6 +354,8 @@ class MemoryStream:
     def _look(self) -> None:
         if self.away:
             raise StoreAway("the store is away")
+        if self.unusable:
+            raise StreamUnusable("WRONGTYPE")
 
 
 class MemoryChannel:

@@ -87,10 +87,11 @@ class PostgresServer:
         self._run(_execute(url, EMPTY))
         return url
 
-    def new_database(self) -> str:
+    def new_database(self, encoding: str = "UTF8") -> str:
         """Make a database without tables; gives its URL."""
         name = next(self._names)
-        self._run(_execute(self.engine.url, f"CREATE DATABASE {name}"))
+        more = "" if encoding == "UTF8" else f"TEMPLATE template0 ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'"
+        self._run(_execute(self.engine.url, f"CREATE DATABASE {name} {more}"))
         return self.url_of(name)
 
     def close(self) -> None:

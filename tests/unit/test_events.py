@@ -65,6 +65,36 @@ async def test_an_event_is_json_with_its_type_and_stamp() -> None:
 
 
 @in_virtual_time
+async def test_the_store_is_asked_who_hears_when_nobody_is_known() -> None:
+    """Once there is somebody it is known for as long as that holds."""
+    async with Rig() as rig:
+        assert not await rig.events.heard("$inventory")
+        assert rig.store.looks == 1
+        rig.store.awake_now = {"$inventory"}
+        for _ in range(3):
+            assert await rig.events.heard("$inventory")
+        assert rig.store.looks == 2
+        assert rig.awake() == ["$inventory"]
+
+
+@in_virtual_time
+async def test_what_is_told_once_is_waited_for() -> None:
+    """Under its name, in the shape of all others; what the channel raises is the teller's affair."""
+    async with Rig() as rig:
+        told: list[tuple[str, object, str]] = []
+
+        async def publish(channel: ChannelName, data: bytes, once: str) -> None:
+            told.append((channel.name, msgspec.json.decode(data), once))
+            raise StoreAway("gone")
+
+        rig.events.stamp = lambda wall: {"at": wall}
+        rig.events.publish_once = publish
+        with pytest.raises(StoreAway):
+            await rig.events.tell_once("$inventory", "made", {"id": 1}, "inventory:evt_1")
+        assert told == [("$inventory", {"type": "made", "at": WALL_AT_START_S, "id": 1}, "inventory:evt_1")]
+
+
+@in_virtual_time
 async def test_a_channel_is_awake_a_little_longer_than_the_store_says() -> None:
     """Each time that it is heard anew; other names are nobody's."""
     async with Rig() as rig:

@@ -136,6 +136,64 @@ async def test_too_many_commands_for_one_inventory_are_refused() -> None:
 
 
 @in_virtual_time
+async def test_whoever_waits_for_one_that_finds_the_database_away_does_not_try() -> None:
+    """All who were caught are refused with the first, and at once when it is known; then it goes on where it was."""
+    async with rig() as r:
+        ana = await r.made()
+        r.database.frozen = True
+        began = r.stage.clock.monotonic()
+        caught = [asyncio.create_task(r.inventory.add_line(f"evt_{number}", ana, "p", 1)) for number in range(8)]
+        await passing(0.5)
+        caught += [asyncio.create_task(r.inventory.add_line(f"evt_{number}", ana, "p", 1)) for number in range(8, 12)]
+        answers = await asyncio.gather(*caught, return_exceptions=True)
+        assert all(isinstance(answer, DatabaseAway) for answer in answers)
+        assert r.stage.clock.monotonic() - began == pytest.approx(r.database.deadline_s, abs=0.01)
+
+        await passing(1.0)
+        assert r.home.gone
+        began = r.stage.clock.monotonic()
+        for _ in range(3):
+            with pytest.raises(DatabaseAway):
+                await r.inventory.add_line("evt_late", ana, "p", 1)
+            with pytest.raises(DatabaseAway):
+                await r.inventory.page(10, 0, derived_event_id("Ana"))
+        assert r.stage.clock.monotonic() == began
+
+        r.database.frozen = False
+        await passing(2.0)
+        assert isinstance(await r.inventory.add_line("evt_back", ana, "p", 1), LineAdded)
+
+
+@in_virtual_time
+async def test_those_who_wait_for_events_are_refused_together() -> None:
+    """However many they are, when the database hangs."""
+    async with rig() as r:
+        await r.made()
+        waiting = [asyncio.create_task(r.inventory.page(10, 0, derived_event_id("Ana"))) for _ in range(50)]
+        await passing(0.1)
+        r.database.frozen = True
+        began = r.stage.clock.monotonic()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(answer, DatabaseAway) for answer in answers)
+        assert r.stage.clock.monotonic() - began < r.database.deadline_s + 0.1
+
+
+@in_virtual_time
+async def test_what_is_kept_near_is_shown_while_the_database_is_away() -> None:
+    """It is what the projection has: nobody moves it meanwhile."""
+    async with rig() as r:
+        ana = await r.made()
+        await r.moved()
+        assert await r.total(ana) == 0
+        r.database.away = True
+        await passing(1.0)
+        assert r.home.gone
+        assert await r.total(ana) == 0
+        with pytest.raises(DatabaseAway):
+            await r.inventory.page(10, 0, None)
+
+
+@in_virtual_time
 async def test_only_what_was_written_is_told() -> None:
     """The flow is woken for an event, not for a refusal nor for a failure."""
     async with rig() as r:

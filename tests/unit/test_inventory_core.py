@@ -129,15 +129,15 @@ def test_a_gap_is_named_by_its_first_number(numbers: list[int], watermark: int, 
     assert missing_before(events, watermark) == missing
 
 
-@pytest.mark.parametrize("text", ["a", "ñ" * 200, " a ", "😀"])
+@pytest.mark.parametrize("text", ["a", "ñ" * 200, " a ", "😀", "\u200ba", "👩\u200d🔧"])
 def test_a_text_that_may_be_stored(text: str) -> None:
     """Up to 200 characters of any script."""
     assert is_text(text)
 
 
-@pytest.mark.parametrize("text", ["", " ", "\t\n", "a" * 201, "a\0b"])
+@pytest.mark.parametrize("text", ["", " ", "\t\n", "a" * 201, "a\0b", "\u200b", "\ufeff \u200b", "\u2060\u200e"])
 def test_a_text_that_may_not(text: str) -> None:
-    """Empty, blank, too long, or with the one character that PostgreSQL cannot hold."""
+    """Empty, blank, invisible, too long, or with the one character that PostgreSQL cannot hold."""
     assert not is_text(text)
 
 

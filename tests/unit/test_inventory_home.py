@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from actors.core.refusals import CannotStart
-from actors.inventory_home import AGAIN_S_MAX, AGAIN_S_MIN, OPEN_S, InventoryHome, InventoryParts
+from actors.inventory_home import AGAIN_S_MAX, AGAIN_S_MIN, OPEN_S, PROBE_S, InventoryHome, InventoryParts
 from actors.inventory_ports import DatabaseAway
 from tests.support.doubles import Stage
 from tests.support.memory_inventory import MemoryDatabase
@@ -24,6 +24,7 @@ class Opening:
         self.takes_s = 0.0
         self.error: Exception | None = None
         self.times: list[float] = []
+        self.database = MemoryDatabase()
 
     async def __call__(self) -> InventoryParts:
         """Try."""
@@ -31,7 +32,7 @@ class Opening:
         await passing(self.takes_s)
         if self.error is not None:
             raise self.error
-        return MemoryDatabase().parts()
+        return self.database.parts()
 
 
 class Rig:
@@ -120,6 +121,38 @@ async def test_an_opening_that_takes_too_long_is_not_waited_for() -> None:
         r.opening.takes_s = 2 * OPEN_S
         assert await refused(r.home) == pytest.approx(OPEN_S)
         await passing(OPEN_S)
+        assert await r.home.parts() is not None
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@in_virtual_time
+async def test_an_open_database_that_goes_is_known_and_its_return_is_noticed(*, frozen: bool) -> None:
+    """By a probe, whoever asks: nobody waits meanwhile, and it is not opened again."""
+    async with rig() as r:
+        parts = await r.home.parts()
+        database = r.opening.database
+        database.away, database.frozen = not frozen, frozen
+        await passing(PROBE_S + (database.deadline_s if frozen else 0.0) + 0.01)
+        for _ in range(30):
+            assert await refused(r.home) == 0.0
+            await passing(0.1)
+
+        database.away = database.frozen = False
+        await passing(PROBE_S + (database.deadline_s if frozen else 0.0) + 0.01)
+        assert await r.home.parts() is parts
+        assert len(r.opening.times) == 1
+
+
+@in_virtual_time
+async def test_a_probe_that_failed_for_a_moment_is_done_again_at_once() -> None:
+    """A process that was stopped finds its deadlines passed when it goes on."""
+    async with rig() as r:
+        await r.home.parts()
+        database = r.opening.database
+        database.frozen = True
+        await passing(PROBE_S + 0.01)
+        database.frozen = False
+        await passing(database.deadline_s)
         assert await r.home.parts() is not None
 
 

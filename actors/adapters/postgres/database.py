@@ -24,18 +24,17 @@ if TYPE_CHECKING:
 
     Session = PoolConnectionProxy[asyncpg.Record]
 
+UNREADABLE = "an unreadable URL"
 CONNECT_S = 1.0
-COMMAND_S = 2.0
+COMMAND_S = 1.0
+"""For whoever waits for an answer; getting a session is part of it."""
+WORK_S = 2.0
+"""For what moves events, and for operators."""
 SESSIONS_MAX = 10
 IDLE_SESSION_S = 60.0
 
-SESSION = {
-    "application_name": "buzon",
-    "default_transaction_isolation": "read committed",
-    "statement_timeout": f"{COMMAND_S:g}s",
-    "idle_in_transaction_session_timeout": f"{COMMAND_S:g}s",
-}
-"""Sent with the greeting, so that they hold from the first statement on. PgBouncer must be told to ignore them."""
+LEAST_S = 0.05
+"""Left for a statement that got its session late."""
 
 _AWAY = (
     OSError,  # TimeoutError is one
@@ -57,24 +56,30 @@ _AWAY = (
     asyncpg.InterfaceError,
 )
 
+_UNREADABLE = (ValueError, ArithmeticError, AttributeError, LookupError)
+"""What the driver raises when it cannot make sense of a URL, or of the environment and files that fill it in."""
+
 
 class Database:
     """One database by its URL. `close` it at the end; it opens itself. One event loop."""
 
-    def __init__(self, url: str, sessions_max: int = SESSIONS_MAX) -> None:
+    def __init__(self, url: str, sessions_max: int = SESSIONS_MAX, command_s: float = WORK_S) -> None:
         self.place = place_of(url)
         """Where it is, for people: host, port and name, nothing else."""
         self._url = url
         self._sessions_max = sessions_max
+        self._command_s = command_s
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     def __repr__(self) -> str:
         return f"Database({self.place})"
 
-    async def rows(self, statement: str, *arguments: object, timeout_s: float = COMMAND_S) -> list[asyncpg.Record]:
+    async def rows(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement and give its rows."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._command_s
         async with self.session() as session:
-            return await session.fetch(statement, *arguments, timeout=timeout_s)
+            return await session.fetch(statement, *arguments, timeout=max(ends_at - loop.time(), LEAST_S))
 
     async def row(self, statement: str, *arguments: object) -> asyncpg.Record | None:
         """Run one statement and give its first row, if there is one."""
@@ -85,8 +90,7 @@ class Database:
     async def session(self) -> AsyncIterator[Session]:
         """A session of one's own for as long as the block lasts. Its calls have the usual deadline each."""
         with self.translated():
-            pool = await self._opened()
-            session = await pool.acquire(timeout=CONNECT_S)
+            pool, session = await self._acquired()
             try:
                 yield session
             except TimeoutError:
@@ -117,6 +121,14 @@ class Database:
         except _AWAY as error:
             raise DatabaseAway(f"PostgreSQL at {self.place}: {_reason(error)}") from error
 
+    async def _acquired(self) -> tuple[asyncpg.Pool[asyncpg.Record], Session]:
+        try:
+            pool = await self._opened()
+            return pool, await pool.acquire(timeout=CONNECT_S)
+        except _UNREADABLE as error:  # its words may quote the URL
+            kind = type(error).__name__
+            raise DatabaseAway(f"PostgreSQL at {self.place}: its URL cannot be used ({kind})") from None
+
     async def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
         if self._pool is None:
             # Makes no session yet, so nothing here waits and nobody else can come in between.
@@ -126,8 +138,8 @@ class Database:
                 max_size=self._sessions_max,
                 max_inactive_connection_lifetime=IDLE_SESSION_S,
                 timeout=CONNECT_S,
-                command_timeout=COMMAND_S,
-                server_settings=SESSION,
+                command_timeout=self._command_s,
+                server_settings=_session_settings(self._command_s),
                 reset=_nothing,  # our statements leave nothing behind in a session; asking costs a round trip
             )
             await self._pool
@@ -140,8 +152,20 @@ def place_of(url: str) -> str:
         parts = urlsplit(url)
         hosts = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ["localhost"]))
     except ValueError:
-        return "an unreadable URL"
+        return UNREADABLE
+    if "#" in url or "@" in parts.path + parts.query:  # a password may have been cut there
+        return UNREADABLE
     return f"{unquote(hosts)}{unquote(parts.path)}"
+
+
+def _session_settings(command_s: float) -> dict[str, str]:
+    """Sent with the greeting, so that they hold from the first statement on. PgBouncer must be told to ignore them."""
+    return {
+        "application_name": "buzon",
+        "default_transaction_isolation": "read committed",
+        "statement_timeout": f"{command_s:g}s",
+        "idle_in_transaction_session_timeout": f"{command_s:g}s",
+    }
 
 
 async def _nothing(_session: object) -> None:

@@ -195,6 +195,10 @@ class PostgresProjection:
         """Numbered events from a number on, in order."""
         return await _events(self._database, from_seq, limit)
 
+    async def recent(self, upto_seq: int, limit: int, within_s: float) -> tuple[Event, ...]:
+        """Of the last events up to a number those that were written lately, in order."""
+        return _as_events(await self._database.rows(sql("recent"), upto_seq, limit, within_s))
+
     async def _state(self) -> asyncpg.Record:
         return _present(await self._database.row(sql("projection_state")))
 
@@ -238,7 +242,10 @@ class PostgresQueries:
 
 
 async def _events(database: Database, from_seq: int, limit: int) -> tuple[Event, ...]:
-    rows = await database.rows(sql("events"), from_seq, limit)
+    return _as_events(await database.rows(sql("events"), from_seq, limit))
+
+
+def _as_events(rows: Sequence[asyncpg.Record]) -> tuple[Event, ...]:
     return tuple(
         Event(
             seq=row["seq"],

@@ -36,14 +36,21 @@ async def migrate(url: str) -> Migrated:
     """Bring the database to this release's tables, after any other node that does so already.
 
     `newer` when a later release has been here: its tables serve this one as well. `DatabaseAway` when it cannot be
-    reached; `MigrationFailed` with the reason otherwise. Cancelled, it ends the process that was at work.
+    reached or cannot hold every text; `MigrationFailed` with the reason otherwise. Cancelled, it ends the process that
+    was at work.
     """
     database = Database(url, sessions_max=1)
     try:
         async with database.session() as session:
+            await _require_utf8(session, database.place)
             await session.execute("SET statement_timeout = 0")
             await session.fetchval("SELECT pg_advisory_lock($1)", _MIGRATION_LOCK, timeout=TURN_S)
             before = await _revision(session)
+            if before is not None and await session.fetchval("SELECT to_regclass('relevo')") is None:
+                raise MigrationFailed(
+                    f"PostgreSQL at {database.place}: its alembic_version is another program's, and the inventory's "
+                    "tables are missing: give the inventory a database of its own"
+                )
             if before == REVISIONS[-1]:
                 return "current"
             if before is not None and before not in REVISIONS:
@@ -62,6 +69,12 @@ async def revision(url: str) -> str | None:
             return await _revision(session)
     finally:
         await database.close()
+
+
+async def _require_utf8(session: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], place: str) -> None:
+    encoding = await session.fetchval("SHOW server_encoding")
+    if encoding != "UTF8":
+        raise DatabaseAway(f"PostgreSQL at {place}: its encoding is {encoding}, not UTF8")
 
 
 async def _revision(session: asyncpg.pool.PoolConnectionProxy[asyncpg.Record]) -> str | None:

@@ -1,5 +1,5 @@
 -- Move the projection from one number to another. $1 epoch, $2 from, $3 to; what the events between change, as arrays:
--- $4 … $7 new inventories (id, cliente, total, fecha_caducidad), $8 and $9 grown ones (id, quantity), $10 removed ones.
+-- $4 to $7 new inventories (id, cliente, total, fecha_caducidad), $8 and $9 grown ones (id, quantity), $10 removed ones.
 -- Gives: seq; no row, and no change, when the epoch is stale, the projection is elsewhere or $3 was not given yet.
 -- One statement: the row of the watermark is the fence, and the three sets hold different inventories.
 WITH fence AS (

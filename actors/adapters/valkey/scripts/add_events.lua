@@ -3,9 +3,10 @@
 -- A number that another event has says that the stream is of another database, or of later than one that was restored:
 -- then it begins anew.
 -- KEYS  the stream    ARGV[1] events kept, then for each: number, event id, type, data, at
--- Reply {events added}
+-- Reply {events added, number of the last entry before, as text: a foreign one may be larger than a number can be}
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-local top = last[1] and tonumber(string.match(last[1][1], '^(%d+)')) or 0
+local before = last[1] and string.match(last[1][1], '^(%d+)') or '0'
+local top = tonumber(before)
 local added = 0
 
 local function is_anothers(number, event_id)
@@ -19,7 +20,7 @@ end
 for i = 2, #ARGV, 5 do
   if tonumber(ARGV[i]) <= top and is_anothers(ARGV[i], ARGV[i + 1]) then
     redis.call('UNLINK', KEYS[1])
-    top = 0
+    before, top = '0', 0
     break
   end
 end
@@ -30,4 +31,4 @@ for i = 2, #ARGV, 5 do
     added = added + 1
   end
 end
-return {added}
+return {added, before}
