@@ -134,10 +134,12 @@ def test_shares_of_which_nothing_is_asked_are_neither_met_nor_missed() -> None:
     """They are printed, however they come out; those whose other side did not run are not."""
     turn = Turn(operations=10, seconds=1.0, server_cpu_s=1.0)
     turns = {name: [turn] for name in TITLES if "webdis" not in name}
+    turns["hot GET"] = [Turn(operations=40, seconds=1.0, server_cpu_s=1.0)]
 
     found = {figure.name: figure for figure in speed_figures(turns, TITLES, SHARES)}
 
     assert found["hot GET ÷ do-nothing GET"].met
+    assert found["PUT ÷ do-nothing POST"].met is False
     assert found["cold GET ÷ do-nothing GET"].met is None
     assert not [name for name in found if "webdis" in name]
 

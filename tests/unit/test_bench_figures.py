@@ -116,7 +116,7 @@ def test_the_tables_show_what_was_measured_beside_what_was_asked() -> None:
     figures = speed_figures(turns)
 
     assert [figure.met for figure in figures] == [None, None, False]
-    assert "| accept ÷ baseline | 0.60 (0.60 … 0.60) | ≥ 0.70 | NO |" in markdown(figures)
+    assert "| accept ÷ baseline | 0.60 (0.60 … 0.60) | ≥ 2.00 | NO |" in markdown(figures)
     assert "NO" in table(figures)
 
 

@@ -123,8 +123,8 @@ def test_a_turn_that_did_not_end_has_no_deliveries() -> None:
 
 def test_accepting_is_compared_by_cpu() -> None:
     """The share that is asked, under the names that the turns are taken under."""
-    taken = {send_accept.BASE: [turn(1000)], send_accept.ACCEPT: [turn(600)]}
+    taken = {send_accept.BASE: [turn(1000)], send_accept.ACCEPT: [turn(1600)]}
 
     share = send_accept.figures(taken)[-1]
 
-    assert (share.measured, share.asked, share.met) == ("0.60 (0.60 … 0.60)", "≥ 0.55", True)
+    assert (share.measured, share.asked, share.met) == ("1.60 (1.60 … 1.60)", "≥ 1.50", True)
