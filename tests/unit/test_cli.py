@@ -67,6 +67,20 @@ def test_config_show_lists_each_setting_with_its_origin_and_no_secret(tmp_path: 
     assert "warning: SECRET_KEY is set" in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["serve"], ["config", "check"], ["config", "show"], ["inventory", "verify"]])
+@pytest.mark.parametrize("rest", ["canary@127.0.0.1:notaport/x", "canary#y@h/x", "canary/y@h/x", "canary@a..b/x"])
+def test_a_database_that_cannot_be_read_is_refused_without_a_piece_of_it(
+    arguments: list[str], rest: str, tmp_path: Path
+) -> None:
+    """One line that names the setting, exit code 2."""
+    result = buzon(*arguments, DATABASE_URL=f"postgresql://ana:{rest}", DATA_DIR=str(tmp_path / "data"))
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("buzon: DATABASE_URL: ")
+    assert result.stderr.count("\n") == 1
+    assert "canary" not in result.output
+
+
 @pytest.mark.parametrize("arguments", [["serve", "--port", "x"], ["serve", "--host", "0.0.0.0"]])
 def test_serve_refuses_bad_settings_before_it_does_anything(arguments: list[str], tmp_path: Path) -> None:
     """One line on stderr, exit code 2, and no folder made."""
