@@ -48,8 +48,8 @@ _HEAD = re.compile(
 _END = b"\r\n\r\n"
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,9}")
-_UNCOUNTABLE = frozenset((b"transfer-encoding", b"upgrade", b"proxy-connection"))
-"""What decides in other ways where a request ends, or the connection."""
+_UNCOUNTABLE = frozenset((b"transfer-encoding", b"upgrade", b"proxy-connection", b"sec-websocket-key1"))
+"""What decides in other ways where a request ends, or the connection; the last is refused by aiohttp."""
 _COLD = frozenset((b"expect", b"trailer", b"content-encoding", b"http2-settings"))
 _OWN = frozenset((b"x-request-id", b"idempotency-key", b"traceparent", b"if-match", b"if-none-match"))
 """What differs from request to request: a head with one of them is not worth remembering."""
@@ -102,18 +102,18 @@ class Heads:
         if matched is None:
             return None
         method, path, lines = matched.groups()
-        found: dict[bytes, str] = {}
-        fields = lines.split(b"\r\n")
+        fields = lines.split(b"\r\n")[:-1]
         if len(fields) > HEADERS_MAX:
             return None
-        for line in fields[:-1]:
+        names: set[bytes] = set()
+        found: dict[bytes, str] = {}
+        for line in fields:
             name, _, value = line.partition(b":")
             name = name.lower()
-            if name in _UNCOUNTABLE:
+            if name in names or name in _UNCOUNTABLE:  # many a header must not be there twice, and aiohttp knows which
                 return None
+            names.add(name)
             if name in _READ:
-                if name in found:
-                    return None
                 text = found[name] = value.strip(b" \t").decode("ascii")
                 if not text:
                     return None
@@ -167,7 +167,8 @@ class LaneConnection(web.RequestHandler):
         self._answering: asyncio.Task[Reply] | None = None
         self._open: tuple[Place, str, float]
         """Of what is being answered: where it leads, its id, when it came."""
-        self._held: deque[bytes] = deque()
+        self._held: deque[tuple[bytes, int]] = deque()
+        """What has waited, and from where on. What begins in the middle is known to be whole requests."""
         self._held_bytes = 0
         self._unread = False
 
@@ -179,20 +180,32 @@ class LaneConnection(web.RequestHandler):
         elif self._answering is not None or self._held:
             self._hold(data)
         else:
-            self._take(heads, data)
+            self._take(heads, data, 0)
 
     def resume_writing(self) -> None:
         """Somebody reads the answers again."""
         super().resume_writing()
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self._go_on()
+
+    def _resume_transport_reading(self) -> None:
+        """aiohttp has room again: not what counts while too much waits here."""
+        if not self._unread:
+            super()._resume_transport_reading()
+
+    def _process_keepalive(self) -> None:
+        """Not idle: somebody waits for an answer here, or has one to read."""
+        if self._answering is not None or self._held or self._paused:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget what has waited. What runs is done to its end: it may have been stored."""
         self._drop_held()
         super().connection_lost(exc)
 
-    def _take(self, heads: Heads, data: bytes) -> None:
-        at, size, end = 0, 0, len(data)
+    def _take(self, heads: Heads, data: bytes, at: int) -> None:
+        size, end = 0, len(data)
         answers: list[bytes] = []
         while at < end:
             head = heads.read(data, at) if self._is_between() else None
@@ -221,7 +234,7 @@ class LaneConnection(web.RequestHandler):
                     break
         self._write(answers)
         if at < end and not self._close:
-            self._held.appendleft(data[at:])
+            self._held.appendleft((data, at))
             self._held_bytes += end - at
 
     def _is_between(self) -> bool:
@@ -244,7 +257,7 @@ class LaneConnection(web.RequestHandler):
         if hot.now is not None:
             outcome = outcome_of(hot.now, place.params, head.headers)
             if outcome is not None:
-                return self._done(place, request_id, outcome, started)
+                return self._done(place, request_id, started, outcome)
         trace = continued(head.traceparent) if head.traceparent else ""
         headers = replace(head.headers, request_id=request_id, trace=trace)
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
@@ -259,13 +272,18 @@ class LaneConnection(web.RequestHandler):
         self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)
-        if outcome is not None:
-            place, request_id, started = self._open
-            self._write([self._done(place, request_id, outcome, started)])
-        if self._held:
-            self._go_on()
+        if outcome is None:
+            self.force_close()
+            return
+        try:
+            answer = self._done(*self._open, outcome)
+        except Exception:
+            self.force_close()
+            raise
+        self._write([answer])
+        self._go_on()
 
-    def _done(self, place: Place, request_id: str, outcome: Reply | Exception, started: float) -> bytes:
+    def _done(self, place: Place, request_id: str, started: float, outcome: Reply | Exception) -> bytes:
         edge = self._edge
         if isinstance(outcome, Reply):
             reply = outcome
@@ -288,9 +306,9 @@ class LaneConnection(web.RequestHandler):
             self.force_close()  # after what was written has gone out
 
     def _hold(self, data: bytes) -> None:
-        self._held.append(data)
+        self._held.append((data, 0))
         self._held_bytes += len(data)
-        if self._held_bytes >= HELD_BYTES_MAX and not self._unread:
+        if self._held_bytes >= HELD_BYTES_MAX:
             self._unread = True
             self._pause_transport_reading()
 
@@ -301,9 +319,9 @@ class LaneConnection(web.RequestHandler):
     def _go_on(self) -> None:
         """Take what has waited, if nothing keeps it waiting any more."""
         while self._held and self._answering is None and not self._paused and self._heads is not None:
-            data = self._held.popleft()
-            self._held_bytes -= len(data)
-            self._take(self._heads, data)
+            data, at = self._held.popleft()
+            self._held_bytes -= len(data) - at
+            self._take(self._heads, data, at)
         if self._unread and self._held_bytes < HELD_BYTES_MAX:
             self._unread = False
             if not self._reading_paused and not self._buffer_paused:

@@ -217,6 +217,10 @@ class Stand:
                 raise KeyError("canary")
             case b"{}":
                 return Reply(200, b"{}")
+            case b"stop":
+                raise asyncio.CancelledError
+            case b"head":
+                return Reply(200, b"{}", None, "X: \N{SNOWMAN}\r\n")
             case b"304":
                 return Reply(304, b"", None, 'ETag: "x"\r\n')
             case _:

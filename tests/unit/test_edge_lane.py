@@ -37,7 +37,15 @@ ODD = (
     *("X-Request-ID: ", "X-Request-ID: " + "i" * 129, "X-Request-ID: é", "traceparent: x", "Idempotency-Key: "),
     *("If-Match: ", "If-None-Match: x", "Range: bytes=0-1", "Authorization: Bearer t", "X-HTTP-Method-Override: PUT"),
     *("X : 1", " X: 1", "X: a\r\n b", "X: \x00", "X: a\rb", "X\x00: 1", "X: a\nY: b", ": 1", "X", "X:", "Ñ: 1"),
-    "X: " + "y" * 9000,
+    *(
+        "User-Agent: a\r\nUser-Agent: b",
+        "Server: a\r\nServer: b",
+        "ETag: a\r\nETag: b",
+        "Max-Forwards: 1\r\nMax-Forwards: 1",
+    ),
+    *("Content-Location: a\r\nContent-Location: b", "Content-Range: a\r\nContent-Range: b", "Sec-WebSocket-Key1: x"),
+    *("Cookie: a\r\nCookie: b", "Accept: a\r\nAccept: b", "Authorization: a\r\nAuthorization: b", "X-A: 1\r\nX-A: 2"),
+    *("Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13", "Date: a\r\nDate: b", "X: " + "y" * 9000),
 )
 NOW = b"GET /now HTTP/1.1\r\nHost: here\r\n\r\n"
 SMUGGLED = b"%b /body HTTP/1.1\r\nHost: here\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -91,6 +91,52 @@ async def test_answers_that_nobody_reads_hold_up_the_rest(stand: Stand) -> None:
     assert [len(body) for body in answers] == [40_002, 14] * 20
 
 
+async def test_aiohttp_s_room_is_no_reason_to_read_on(stand: Stand) -> None:
+    """A body that it has whole makes it resume the connection; too much waits here all the same."""
+    connection = stand.connection(room=30_000)
+    body = b"POST /cold HTTP/1.1\r\n%bContent-Encoding: identity\r\nContent-Length: 4\r\n\r\nabcd" % HOST
+    await connection.says(gate(b"first"), LONG + body, NOW * 2000)
+    assert not connection.wire.reading
+    stand.open_gate()
+    await connection.says()
+    assert not connection.wire.reading
+    for _ in range(200):
+        connection.wire.read_all()
+        await settled()
+    assert connection.wire.reading
+    assert len(bodies(connection.wire.written)) == 2003
+
+
+async def test_pipelined_requests_are_looked_at_once(stand: Stand) -> None:
+    """However many wait behind one that takes its time: the work grows with them, not with their square."""
+    count = 400
+    connection = stand.connection()
+    heads, seen = connection.protocol._heads, []
+    parsed_by = heads._parsed
+
+    def noted(raw: bytes) -> object:
+        seen.append(raw)
+        return parsed_by(raw)
+
+    heads._parsed = noted
+    requests = (b"GET /calls/7 HTTP/1.1\r\n%bX-Request-ID: %d\r\n\r\n" % (HOST, n) for n in range(count))
+    await connection.says(b"".join(requests))
+    assert len(bodies(connection.wire.written)) == count
+    assert len(seen) == 2 * count, "once to see that all are whole, once to answer each"
+
+
+@pytest.mark.parametrize("body", [b"stop", b"head"], ids=["cancelled", "an answer that cannot be written"])
+async def test_a_request_without_an_answer_ends_the_connection(stand: Stand, body: bytes) -> None:
+    """Nobody may take the next one's answer for its own."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    connection = stand.connection()
+    await connection.says(b"POST /fails HTTP/1.1\r\n%bContent-Length: 4\r\n\r\n%b" % (HOST, body) + NOW)
+    assert connection.wire.written == b""
+    assert connection.wire.closed
+    assert len(complaints) == (body == b"head")
+
+
 async def test_a_client_that_goes_takes_its_request_not_along(stand: Stand) -> None:
     """It may have been stored: the use case comes to its end, nobody is written to, and what waited is forgotten."""
     connection = stand.connection()
@@ -195,6 +241,27 @@ async def test_an_idle_connection_ends_and_a_busy_one_does_not(stand: Stand) -> 
     assert not connection.wire.closed
     await passing(2)
     assert connection.wire.closed
+
+
+@in_virtual_time_with_a_stand
+async def test_a_connection_that_waits_or_reads_slowly_is_not_idle(stand: Stand) -> None:
+    """Neither for an answer that takes its time nor with one that has not been read; afterwards it is."""
+    slow, unread = stand.connection(), stand.connection(room=30_000)
+    await slow.says(gate(b"slow"), NOW)
+    await unread.says(LONG, NOW)
+    await passing(2.5 * KEEPALIVE_S)
+    assert not slow.wire.closed
+    assert not unread.wire.closed
+    stand.open_gate()
+    unread.wire.read_all()
+    await settled()
+    assert len(bodies(slow.wire.written)) == len(bodies(unread.wire.written)) == 2
+    await passing(KEEPALIVE_S - 1)
+    assert not slow.wire.closed
+    assert not unread.wire.closed
+    await passing(2)
+    assert slow.wire.closed
+    assert unread.wire.closed
 
 
 @in_virtual_time_with_a_stand
