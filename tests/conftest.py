@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from tests.support.forked import Fork
 from tests.support.node import NodeProcess, http_client
-from tests.support.valkey import ValkeyServer, redis_binary
+from tests.support.valkey import ValkeyServer, redis_binary, served
 from tests.support.valkey_cluster import ValkeyCluster
 
 settings.register_profile("quick", max_examples=int(os.environ.get("EXAMPLES", "25")), deadline=None)
@@ -71,7 +71,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="session")
 def shared_valkey() -> Iterator[ValkeyServer]:
     """One Valkey for all tests of this worker; use `valkey`."""
-    yield from _served(ValkeyServer())
+    yield from served(ValkeyServer())
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +82,7 @@ def shared_redis() -> Iterator[ValkeyServer]:
         if os.environ.get("CI") == "true":
             pytest.fail("redis-server is not installed, and CI must test against it")
         pytest.skip("redis-server is not installed")
-    yield from _served(ValkeyServer(binary))
+    yield from served(ValkeyServer(binary))
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +132,7 @@ def any_topology(request: pytest.FixtureRequest) -> ValkeyServer | ValkeyCluster
 @pytest.fixture
 def own_valkey() -> Iterator[ValkeyServer]:
     """A Valkey of the test's own, to be killed, frozen and restarted."""
-    yield from _served(ValkeyServer())
+    yield from served(ValkeyServer())
 
 
 @pytest.fixture
@@ -162,14 +162,6 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
     """An HTTP client for one test."""
     async with http_client() as session:
         yield session
-
-
-def _served(server: ValkeyServer) -> Iterator[ValkeyServer]:
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
 
 
 def _emptied(server: ValkeyServer) -> ValkeyServer:

@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from tests.bench import report
 from tests.bench.figures import Figure, Turn
-from tests.bench.load import LoadSpec
 from tests.bench.publish_requests import CHANNELS, PATH, PublishSpec, channel_of
 from tests.bench.rig import Rig
-from tests.bench.running import Node
-from tests.bench.throughput import Baseline, Scenario, turn_of
+from tests.bench.throughput import Accept, Baseline, Scenario
 
 BASE, PUBLISH = "do-nothing POST /api/queue/publish", "publish"
 TITLES = {
@@ -25,28 +23,11 @@ SHARES: Sequence[report.Share] = ((PUBLISH, BASE, 1.5),)
 SPEC = PublishSpec()
 
 
-class Publish:
-    """The node."""
+class Publish(Accept):
+    """The node takes messages for channels."""
 
     def __init__(self, rig: Rig) -> None:
-        self._rig = rig
-        self._node: Node
-        self._sent = 0
-        self._answered = 0
-
-    async def open(self) -> None:
-        """Start a node."""
-        self._node = await self._rig.node()
-        await self.turn(0.5)
-
-    async def turn(self, seconds: float) -> Turn:
-        """Closed loop for that long."""
-        node = self._node
-        spec = LoadSpec(port=node.process.port, message=SPEC, first=self._sent, seconds=seconds, pids=node.pids)
-        result = await self._rig.load(spec)
-        self._sent += result.sent
-        self._answered += result.ok
-        return turn_of(result)
+        super().__init__(rig, SPEC)
 
     async def check(self) -> list[str]:
         """One more onto each channel: its offset counts those before."""

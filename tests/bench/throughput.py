@@ -27,6 +27,7 @@ DRAIN_S = 30.0
 QUIET_S = 0.05
 QUIET_TURNS_MAX = 40
 NOWHERE = "http://127.0.0.1:9/hook"
+ACCEPTED = MessageSpec(sink=NOWHERE, tag="a", keys=KEYS, max_size=1000)
 BUFFERED = MessageSpec(sink=NOWHERE, tag="b", keys=KEYS, max_size=1000)
 
 
@@ -101,10 +102,11 @@ class Baseline:
 
 
 class Accept:
-    """The node, batches that don't fill."""
+    """The node takes requests that wait for nothing but the store: messages for batches that don't fill."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, message: RequestSpec = ACCEPTED) -> None:
         self._rig = rig
+        self._message = message
         self._node: Node
         self._sent = 0
         self._answered = 0
@@ -119,7 +121,7 @@ class Accept:
         result = await self._rig.load(
             LoadSpec(
                 port=self._node.process.port,
-                message=MessageSpec(sink=NOWHERE, tag="a", keys=KEYS, max_size=1000),
+                message=self._message,
                 first=self._sent,
                 seconds=seconds,
                 pids=self._node.pids,

@@ -12,7 +12,7 @@ from tests.support.inventory_rig import Inventory, opened
 from tests.support.postgres import MadeCluster, PostgresServer
 from tests.support.sentinels import Sentinels
 from tests.support.store import Hand, connected
-from tests.support.valkey import ValkeyServer, redis_binary
+from tests.support.valkey import ValkeyServer, redis_binary, served
 from tests.support.valkey_cluster import ValkeyCluster
 
 
@@ -29,12 +29,7 @@ def own_store(request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
     binary = None if request.param == "valkey" else redis_binary()
     if request.param == "redis" and binary is None:
         pytest.skip("redis-server is not installed")
-    server = ValkeyServer(binary)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    yield from served(ValkeyServer(binary))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tests.support.child import Child
 from tests.support.client import Client, message
 from tests.support.node import http_client
 from tests.support.until import until
-from tests.support.valkey import ValkeyServer
+from tests.support.valkey import ValkeyServer, served
 
 CALL_AND_WAIT = "import socket, sys, time; c = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); c.recv(1)"
 
@@ -30,12 +30,7 @@ CALL_AND_WAIT = "import socket, sys, time; c = socket.create_connection(('127.0.
 @pytest.fixture
 def store() -> Iterator[ValkeyServer]:
     """A store with a port, so that its clients have one."""
-    server = ValkeyServer(tcp=True)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    yield from served(ValkeyServer(tcp=True))
 
 
 async def test_the_monitor_sees_what_scripts_write_and_who_called_them(store: ValkeyServer) -> None:

@@ -23,7 +23,7 @@ from tests.support.client import Client
 from tests.support.lane_stand import parsed
 from tests.support.node import NodeProcess
 from tests.support.until import until
-from tests.support.valkey import ValkeyServer
+from tests.support.valkey import ValkeyServer, served
 
 SECONDS = float(os.environ.get("SECONDS", "2"))
 IDLE = 10_000 if SECONDS >= 60 else 500
@@ -49,25 +49,18 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture
-def stores() -> Iterator[tuple[ValkeyServer, ValkeyServer]]:
-    """One for each."""
-    servers = ValkeyServer(), ValkeyServer()
-    try:
-        for server in servers:
-            server.start()
-        yield servers
-    finally:
-        for server in servers:
-            server.close()
+def other_store() -> Iterator[ValkeyServer]:
+    """Of the second node."""
+    yield from served(ValkeyServer())
 
 
 @pytest.fixture
-async def pair(make_node: NodeFactory, stores: tuple[ValkeyServer, ValkeyServer]) -> Pair:
+async def pair(make_node: NodeFactory, own_valkey: ValkeyServer, other_store: ValkeyServer) -> Pair:
     """Started."""
     settings = {"EVOLUTION_API_URL": "http://127.0.0.1:9", "EVOLUTION_API_KEY": "k", "NODE_ID": "one"}
     nodes = [
         make_node({**settings, "FAST_LANE": fast_lane}, redis_url=store.url)
-        for fast_lane, store in zip(("on", "off"), stores, strict=True)
+        for fast_lane, store in (("on", own_valkey), ("off", other_store))
     ]
     await asyncio.gather(*(node.start() for node in nodes))
     return Pair(*nodes)

@@ -19,7 +19,7 @@ from tests.support.inventory_api import INVENTORY, InventoryClient, command, eve
 from tests.support.node import NodeProcess
 from tests.support.postgres import PostgresServer
 from tests.support.until import until
-from tests.support.valkey import ValkeyServer
+from tests.support.valkey import ValkeyServer, served
 from tests.support.ws_listener import WsListener
 from tests.walk.conftest import running
 
@@ -46,12 +46,7 @@ NO_IDS = ["0", "01", "-1", "1.5", "abc", "9" * 18, "9" * 19, "9" * 30, "%201", "
 @pytest.fixture(scope="module")
 def store() -> Iterator[ValkeyServer]:
     """The store of the node of this file."""
-    server = ValkeyServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    yield from served(ValkeyServer())
 
 
 @pytest.fixture(scope="module")

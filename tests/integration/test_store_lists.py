@@ -23,7 +23,7 @@ from tests.support.store import (
     keys_in,
     pages,
 )
-from tests.support.valkey import ValkeyServer, redis_binary, valkey_binary
+from tests.support.valkey import ValkeyServer, redis_binary, served, valkey_binary
 
 TIED = 17
 """Rows of one partition with the same score."""
@@ -246,12 +246,7 @@ def dictionary_order(request: pytest.FixtureRequest, locales: Path, tmp_path: Pa
     wrapper = tmp_path / "server"
     wrapper.write_text(f'#!/bin/sh\nexport LOCPATH={locales} LC_ALL=en_US.UTF-8\nexec {binary} "$@"\n')
     wrapper.chmod(0o700)
-    server = ValkeyServer(wrapper)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    yield from served(ValkeyServer(wrapper))
 
 
 async def test_pages_do_not_depend_on_the_servers_locale(dictionary_order: ValkeyServer) -> None:

@@ -13,6 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
@@ -179,3 +180,12 @@ class ValkeyServer:
                 return probe.recv(64).startswith(b"+PONG")
             except OSError:
                 return False
+
+
+def served(server: ValkeyServer) -> Iterator[ValkeyServer]:
+    """A server for as long as a fixture lives: `yield from served(ValkeyServer())`."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

@@ -16,7 +16,7 @@ from tests.support.forked import Fork
 from tests.support.node import NodeProcess
 from tests.support.sink import Sink
 from tests.support.until import until
-from tests.support.valkey import ValkeyServer
+from tests.support.valkey import ValkeyServer, served
 
 RETRY_DELAY_S = 0.1
 MAX_RETRIES = 3
@@ -33,12 +33,7 @@ SETTINGS = {
 @pytest.fixture(scope="session")
 def walk_store() -> Iterator[ValkeyServer]:
     """The store of the walked node: nobody empties it while a test runs."""
-    server = ValkeyServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    yield from served(ValkeyServer())
 
 
 @pytest.fixture(scope="session")

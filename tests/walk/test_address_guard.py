@@ -12,7 +12,7 @@ import pytest
 from tests.support.client import MESSAGE, Client, is_problem, message
 from tests.support.node import NodeProcess
 from tests.support.sink import Sink
-from tests.support.valkey import ValkeyServer
+from tests.support.valkey import ValkeyServer, served
 from tests.walk.conftest import running
 
 LITERALS = (
@@ -25,12 +25,7 @@ LITERALS = (
 @pytest.fixture(scope="module")
 def store() -> Iterator[ValkeyServer]:
     """A store of this file's own: two nodes on one store would contend for it."""
-    server = ValkeyServer()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    yield from served(ValkeyServer())
 
 
 @pytest.fixture(scope="module")
