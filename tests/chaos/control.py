@@ -16,7 +16,7 @@ LINE_BYTES_MAX = 16 * 1024 * 1024
 
 
 async def serve(desk: object, path: Path) -> None:
-    """Serve one caller until it hangs up."""
+    """Serve one caller until it hangs up. The socket has its name when it listens, not before."""
     over = asyncio.Event()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -25,7 +25,9 @@ async def serve(desk: object, path: Path) -> None:
         writer.close()
         over.set()
 
-    server = await asyncio.start_unix_server(connected, path, limit=LINE_BYTES_MAX)
+    unborn = path.with_name(path.name + "~")
+    server = await asyncio.start_unix_server(connected, unborn, limit=LINE_BYTES_MAX)
+    unborn.rename(path)
     await over.wait()
     server.close()
 
