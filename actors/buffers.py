@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from actors.buffer import (
@@ -46,6 +47,7 @@ from actors.ports import (
 )
 from actors.runtime.actor import Actor, Dispatcher
 from actors.runtime.clock import Clock
+from actors.runtime.outcome import Tell, settle
 from actors.runtime.supervisor import Quarantine, Supervisor
 from actors.runtime.wheel import Wheel
 
@@ -113,13 +115,18 @@ class Buffers:
         return len(self._quarantine)
 
     def append(self, entry: Entry) -> asyncio.Future[Appended]:
-        """Ask for a message to be stored. The future raises StoreAway when it was not, or nobody can know.
+        """The same as `submit`, to be awaited."""
+        reply: asyncio.Future[Appended] = self._new_future()
+        self.submit(entry, partial(settle, reply))
+        return reply
+
+    def submit(self, entry: Entry, tell: Tell[Appended]) -> None:
+        """Ask for a message to be stored; `tell` is called later, once: StoreAway when it was not, or nobody can know.
 
         Any node may store for any partition; only the owner arms timers and delivers. Raises Overloaded when the key's
         mailbox is full or the key is quarantined.
         """
         buffer = self._ask(entry.kid, entry.partition)
-        reply: asyncio.Future[Appended] = self._new_future()
 
         def answer(outcome: Appended | Exception) -> None:
             buffer.asked -= 1
@@ -131,12 +138,9 @@ class Buffers:
                 # Most messages join a window that is known: there is nothing to tell.
                 elif outcome.closed is not None or state is None or state.deadline_ms != outcome.deadline_ms:
                     self._dispatcher.tell(buffer, Stored(outcome))
-                if not reply.done():
-                    reply.set_result(outcome)
             else:
-                if not reply.done():
-                    reply.set_exception(outcome)
                 self._idle(buffer)
+            tell(outcome)
 
         try:
             self._appends.submit(entry, len(entry.payload) + ENTRY_OVERHEAD_BYTES, answer)
@@ -144,7 +148,6 @@ class Buffers:
             buffer.asked -= 1
             self._idle(buffer)
             raise
-        return reply
 
     async def flush(self, key: str, batch_id: str | None = None) -> Flushed:
         """Close the key's open batch now, as the delivery `batch_id` (made here when None): asking again with the

@@ -30,6 +30,7 @@ from actors.committer import Committer
 from actors.near_cache import Entry, NearCache, entry_of, left_ms
 from actors.ports import Overloaded, StoreAway
 from actors.runtime.clock import Clock
+from actors.runtime.outcome import Tell, told
 from actors.runtime.supervisor import Supervisor
 
 WAITING_MAX = 8192
@@ -151,13 +152,20 @@ class Cache:
         now = self._now()
         return [left_ms(entry, now) for entry in entries]
 
+    def submit(self, write: CacheWrite, tell: Tell[WriteOutcome]) -> None:
+        """Do one write; `tell` is called later, once: StoreAway when whether it was done is unknown. Raises
+        Overloaded."""
+
+        def answer(outcome: WriteOutcome | Exception) -> None:
+            if isinstance(outcome, StoreAway):
+                self._forget(write.key)
+            tell(outcome)
+
+        self._writes.submit(write, len(write.value) + len(write.key), answer)
+
     async def write(self, write: CacheWrite) -> WriteOutcome:
-        """Do one write. Raises StoreAway (whether it was done is unknown) and Overloaded."""
-        try:
-            return await self._writes.ask(write, len(write.value) + len(write.key))
-        except StoreAway:
-            self._forget(write.key)
-            raise
+        """The same, to be awaited. Raises StoreAway, Overloaded."""
+        return await told(partial(self.submit, write))
 
     async def write_each(self, writes: Sequence[CacheWrite]) -> list[WriteOutcome]:
         """Do many writes in one go, each by itself. Raises StoreAway when one was not done, or may not have been."""

@@ -25,6 +25,7 @@ from actors.channel_ports import (
     Places,
     Position,
     Publication,
+    Published,
     Recall,
     Recalled,
     Sent,
@@ -39,6 +40,7 @@ from actors.foreign import Foreign
 from actors.ports import Overloaded, StoreAway
 from actors.publishing import OVERHEAD_BYTES, Publishing
 from actors.runtime.clock import Clock
+from actors.runtime.outcome import Tell, told
 from actors.runtime.supervisor import Supervisor
 from actors.topic import Topic, outlet_key
 
@@ -112,12 +114,23 @@ class Channels:
             self._count(topic, -1)
             self._let_go(topic)
 
+    def submit(self, name: str, data: bytes, once: str | None, tell: Tell[Sent]) -> None:
+        """Publish JSON; `tell` is called later, once. Raises Overloaded."""
+
+        def answer(published: Published | Exception) -> None:
+            if isinstance(published, Exception):
+                tell(published)
+                return
+            topic = self._topics.get(name)
+            here = 0 if topic is None else topic.people
+            people = here + published.elsewhere + published.foreign
+            tell(Sent(message_id, published.position, people, published.again))
+
+        message_id = self.publishing.submit(channel_of(name), data, once, answer)
+
     async def publish(self, name: str, data: bytes, once: str | None = None) -> Sent:
-        """Publish JSON. Raises StoreAway, Overloaded."""
-        message_id, published = await self.publishing.publish(channel_of(name), data, once)
-        topic = self._topics.get(name)
-        here = 0 if topic is None else topic.people
-        return Sent(message_id, published.position, here + published.elsewhere + published.foreign, published.again)
+        """The same, to be awaited. Raises StoreAway, Overloaded."""
+        return await told(partial(self.submit, name, data, once))
 
     async def history(self, name: str, since: Position | None, limit: int) -> Recalled:
         """What a channel still has after a position (None: from the start). Raises StoreAway, Overloaded."""

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from actors.ports import CommitMeters, Overloaded, StoreAway
 from actors.runtime.clock import Clock
+from actors.runtime.outcome import settle
 from actors.runtime.supervisor import Supervisor
 
 GATHER_S = 0.002
@@ -93,16 +94,7 @@ class Committer(Generic[Q, A]):
     async def ask(self, request: Q, size_bytes: int = 0) -> A:
         """Submit and wait for the answer. Raises what the store raised."""
         reply: asyncio.Future[A] = self._new_future()
-
-        def answer(outcome: Any) -> None:
-            if reply.done():
-                return
-            if isinstance(outcome, Exception):
-                reply.set_exception(outcome)
-            else:
-                reply.set_result(outcome)
-
-        self.submit(request, size_bytes, answer)
+        self.submit(request, size_bytes, partial(settle, reply))
         return await reply
 
     async def drained(self) -> None:

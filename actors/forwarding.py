@@ -10,6 +10,7 @@ batch id, a message id or a delivery's state can tell apart.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -46,6 +47,7 @@ from actors.ports import (
     StoreAway,
     WrongState,
 )
+from actors.runtime.outcome import Tell, told
 
 FORWARD_S = 1.0
 """For an owner's work, both tries together."""
@@ -105,14 +107,19 @@ class Forwarding:
         self._deliveries = deliveries
         self._ownership = ownership
         self._neighbours = neighbours
+        self._supervisor = tools.supervisor
         self._clock = tools.clock
         self._meters = tools.meters
         self.appends = ForwardedAppends(neighbours.peers, ownership.heard, tools)
         # Without forwarding there is nothing to decide before an append, and this is the hottest place.
-        self.append: Callable[[Entry], Awaitable[Appended]] = (
-            self._by_way_of_owner if forward_appends else buffers.append
+        self.submit: Callable[[Entry, Tell[Appended]], None] = (
+            self._by_way_of_owner if forward_appends else buffers.submit
         )
-        """Store a message, here or by its owner. Raises StoreAway, Overloaded."""
+        """Store a message, here or by its owner; it is told later what came of it. Raises StoreAway, Overloaded."""
+
+    async def append(self, entry: Entry) -> Appended:
+        """The same as `submit`, to be awaited."""
+        return await told(partial(self.submit, entry))
 
     async def flush(self, key: str, batch_id: str | None = None) -> ClosedBatch | NothingOpen:
         """Close the key's open batch now, as the delivery `batch_id` (made here when None): asking again with the
@@ -175,10 +182,20 @@ class Forwarding:
         if owner and owner != self._ownership.node:
             self._neighbours.bell.ring(owner, ready)
 
-    def _by_way_of_owner(self, entry: Entry) -> Awaitable[Appended]:
+    def _by_way_of_owner(self, entry: Entry, tell: Tell[Appended]) -> None:
         if self._ownership.epoch(entry.partition):
-            return self._buffers.append(entry)
-        return self._forwarded(entry)
+            self._buffers.submit(entry, tell)
+        else:
+            self._supervisor.spawn("forwarded append", self._forward(entry, tell))
+
+    async def _forward(self, entry: Entry, tell: Tell[Appended]) -> None:
+        outcome: Appended | Exception = StoreAway("the write was not finished")
+        try:
+            outcome = await self._forwarded(entry)
+        except (StoreAway, Overloaded) as error:
+            outcome = error
+        finally:
+            tell(outcome)
 
     async def _forwarded(self, entry: Entry) -> Appended:
         """Have the owner store a message; one that nobody is known to have stored is stored from here."""

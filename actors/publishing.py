@@ -8,6 +8,7 @@ that nobody takes other messages under the same offsets for those that are gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -27,6 +28,7 @@ from actors.committer import Committer
 from actors.core.ids import MESSAGE_PREFIX
 from actors.ports import StoreAway
 from actors.runtime.clock import Clock
+from actors.runtime.outcome import Tell, told
 from actors.runtime.supervisor import Supervisor
 
 RECENT_S = 5.0
@@ -70,11 +72,17 @@ class Publishing:
         self._publishes.on_committed = self._committed
         self._joins: Committer[Recall, Recalled] = Committer("channel joins", store.recall, supervisor, clock, commits)
 
-    async def publish(self, channel: ChannelName, data: bytes, once: str | None) -> tuple[str, Published]:
-        """Publish a message; gives its id and what became of it. Raises StoreAway, Overloaded."""
+    def submit(self, channel: ChannelName, data: bytes, once: str | None, tell: Tell[Published]) -> str:
+        """Publish a message, and give its id; `tell` is called later, once: StoreAway when it was not, or nobody can
+        know. Raises Overloaded."""
         message_id = self._new_id() if once is None else derived_id(once)
         request = Publish(channel, message_id, data, once is not None)
-        return message_id, await self._publishes.ask(request, len(data) + OVERHEAD_BYTES)
+        self._publishes.submit(request, len(data) + OVERHEAD_BYTES, tell)
+        return message_id
+
+    async def publish(self, channel: ChannelName, data: bytes, once: str | None) -> Published:
+        """The same, to be awaited."""
+        return await told(partial(self.submit, channel, data, once))
 
     def publish_unheeded(self, channel: ChannelName, data: bytes) -> None:
         """Publish a message, and do not wait. Raises Overloaded."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -18,6 +19,7 @@ from actors.core.receipts import Receipt
 from actors.core.tasks import FINAL, TaskPolicy, TaskState, lane_of
 from actors.ports import CommitMeters, Counter, ListCursor, Overloaded, Ready, StoreAway
 from actors.runtime.clock import Clock
+from actors.runtime.outcome import Tell, told
 from actors.runtime.supervisor import Supervisor
 from actors.task_ports import Enqueued, NewTask, TaskFilter, TaskRecord, TaskStore
 
@@ -68,9 +70,14 @@ class Tasks:
         self.on_receipt: Callable[[str, str, Receipt], None] = lambda _task, _instance, _receipt: None
         """Told of the task, its instance and how far its message has come, when that is news."""
 
+    def submit(self, task: NewTask, tell: Tell[Enqueued]) -> None:
+        """Store a task; `tell` is called later, once: StoreAway when it was not, or nobody can know. Raises
+        Overloaded."""
+        self._enqueues.submit(task, len(task.payload) + OVERHEAD_BYTES, tell)
+
     async def enqueue(self, task: NewTask) -> Enqueued:
-        """Store a task. Raises StoreAway, Overloaded."""
-        return await self._enqueues.ask(task, len(task.payload) + OVERHEAD_BYTES)
+        """The same as `submit`, to be awaited."""
+        return await told(partial(self.submit, task))
 
     async def get(self, task_id: str) -> TaskRecord | None:
         """One task. Raises StoreAway."""

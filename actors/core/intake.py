@@ -65,14 +65,21 @@ def accept(message: Message) -> Accepted:
 
 def admit(message: Message, payload_value: object) -> None:
     """Check what the types cannot say; `payload_value` is the decoded payload. Raises BadMessage."""
-    if not isinstance(payload_value, dict):
-        raise BadMessage("$.payload", "must be an object")
     options = message.buffer
+    _check_object(payload_value)
     if len(options.key) > _KEY_CHARACTERS_SAFE and len(options.key.encode()) > KEY_BYTES_MAX:
         raise BadMessage("$.buffer.key", f"longer than {KEY_BYTES_MAX} bytes")
     check_waits(options)
     if options.aggregate_field is not None:
         _check_field(options, options.aggregate_field, payload_value)
+
+
+def check_payload(options: BufferOptions, payload: bytes) -> None:
+    """Check the payload of a message whose options have been. Raises BadMessage."""
+    value = _payload_value(payload)
+    _check_object(value)
+    if options.aggregate_field is not None:
+        _check_field(options, options.aggregate_field, value)
 
 
 def check_waits(options: BufferOptions) -> None:
@@ -104,6 +111,11 @@ def _payload_value(payload: bytes) -> object:
     except msgspec.ValidationError:
         raise BadMessage("$.payload", "a number is out of range") from None
     return value
+
+
+def _check_object(payload_value: object) -> None:
+    if not isinstance(payload_value, dict):
+        raise BadMessage("$.payload", "must be an object")
 
 
 def _check_field(options: BufferOptions, field: str, payload_value: object) -> None:

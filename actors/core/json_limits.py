@@ -26,7 +26,8 @@ _PATH_CHARACTERS_MAX = 200
 _WALKED_BYTES_MAX = 16 * 1024
 """Up to here the field of an integer is looked for; beyond, the walk would hold up everybody else."""
 
-_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_SKETCH = bytes.maketrans(b"123456789{", b"000000000[")
+"""Makes one character of all digits, and one of what opens something."""
 _LONG = b"0" * _INT64_DIGITS
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _STEPS = bytes.maketrans(b"[]", b"\x01\xff")
@@ -62,9 +63,10 @@ class JsonLimit(BadField):
 
 def check_limits(body: bytes) -> None:
     """Raise JsonLimit for nesting deeper than `DEPTH_MAX` or an integer outside int64, anywhere in the body."""
-    if body.count(b"{") + body.count(b"[") > DEPTH_MAX and _too_deep(body):
+    sketch = body.translate(_SKETCH)
+    if sketch.count(b"[") > DEPTH_MAX and _too_deep(body):
         raise JsonLimit("$", f"nested more than {DEPTH_MAX} deep")
-    if _LONG in body.translate(_DIGITS_AS_ZERO) and _holds_unfit_integer(body):
+    if _LONG in sketch and _holds_unfit_integer(body):
         raise JsonLimit(_path_of_unfit_integer(body), "an integer is outside the range of int64")
 
 

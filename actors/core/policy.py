@@ -23,6 +23,7 @@ WAIT_S_MAX = 86_400.0
 DEBOUNCE_WAITS_MAX = 5
 """`max_wait` of a debounced batch when the caller names none: five times its `wait_time`."""
 
+MessageId = Annotated[str, Meta(min_length=1, max_length=MESSAGE_ID_CHARACTERS_MAX, pattern=PRINTABLE_ASCII)]
 Seconds = Annotated[float, Meta(ge=WAIT_S_MIN, le=WAIT_S_MAX)]
 Method = Literal["POST", "PUT", "PATCH"]
 Mode = Literal["window", "debounce"]
@@ -63,9 +64,7 @@ class Message(Struct, frozen=True, gc=False, kw_only=True):
     webhook: Webhook
     buffer: BufferOptions
     payload: Raw
-    message_id: (
-        Annotated[str, Meta(min_length=1, max_length=MESSAGE_ID_CHARACTERS_MAX, pattern=PRINTABLE_ASCII)] | None
-    ) = None
+    message_id: MessageId | None = None
 
 
 class Conversation(Struct, frozen=True, gc=False, omit_defaults=True):

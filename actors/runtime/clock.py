@@ -37,20 +37,15 @@ class LoopClock:
     """The running loop's time. `schedule` is the loop's own `call_at`."""
 
     def __init__(self, monotonic: Callable[[], float], schedule: Callable[[float, Callable[[], None]], Timer]) -> None:
-        self._monotonic = monotonic
-        self._schedule = schedule
-
-    def monotonic(self) -> float:
-        return self._monotonic()
+        # Not methods around them: they are asked several times for each request.
+        self.monotonic = monotonic
+        self.call_at = schedule
 
     def wall(self) -> float:
         return time.time()
 
     def boottime(self) -> float:
         return time.clock_gettime(_BOOTTIME)
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        return self._schedule(when, callback)
 
 
 class _ManualTimer:

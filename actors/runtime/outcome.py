@@ -7,18 +7,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
-P = ParamSpec("P")
+Words = TypeVarTuple("Words")
+Tell = Callable[[T | Exception], object]
+"""Gets what came of something, or the exception that stands for it."""
 
 
-def outcome_of(call: Callable[P, T], *words: P.args, **named: P.kwargs) -> T | Exception:
+def outcome_of(call: Callable[[Unpack[Words]], T], *words: *Words) -> T | Exception:
     """What a call gives, or the exception it raises."""
     try:
-        return call(*words, **named)
+        return call(*words)
     except Exception as error:
         return error
+
+
+def settle(reply: asyncio.Future[T], outcome: T | Exception) -> None:
+    """Resolve a future with an outcome, if anybody still waits for it."""
+    if reply.done():
+        return
+    if isinstance(outcome, Exception):
+        reply.set_exception(outcome)
+    else:
+        reply.set_result(outcome)
+
+
+async def told(ask: Callable[[Tell[T]], object]) -> T:
+    """Ask for something that is told later, and wait for it. Raises the exception that is told."""
+    reply: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    ask(partial(settle, reply))
+    return await reply
 
 
 def begin(

@@ -5,7 +5,8 @@ From bytes to a command for the buffer actors and from their answer to bytes. De
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from typing import Annotated
 
 import msgspec
@@ -19,18 +20,19 @@ from actors.core.ids import IdSource, derived_delivery_id
 from actors.core.partition import dedupe_id, locate
 from actors.core.policy import KEY_CHARACTERS_MAX, Message
 from actors.core.rendering import rfc3339
+from actors.core.terms import KnownTerms, Taken
 from actors.core.webhook_target import BadTarget, check_headers, check_secret, lane
 from actors.forwarding import Forwarding
 from actors.ownership import Ownership
 from actors.ports import Appended, Entry, ListCursor, NothingOpen, OpenBatch
-from router.edge.body import JsonBody
+from router.edge.body import JsonBody, check
 from router.edge.errors import BadInput, NotFound
 from router.edge.handlers import body_endpoint, endpoint, hot
 from router.edge.idempotency import Idempotency, derived_id
 from router.edge.openapi import Operation
 from router.edge.paging import Cursor, Page
 from router.edge.query import Query
-from router.edge.usecase import Call, Reply, RequestHeaders
+from router.edge.usecase import Asked, Call, Reply, RequestHeaders
 
 TAG = "buffers"
 KEY_PATH = {"key": "The buffer's key, percent-encoded."}
@@ -141,6 +143,7 @@ class BufferRoutes:
         self._ownership = ownership
         self._idempotency = idempotency
         self._ids = ids
+        self._terms = KnownTerms()
         self._host_of = lru_cache(maxsize=4096)(lambda url: lane(url, guard))
 
     @Operation(
@@ -154,13 +157,14 @@ class BufferRoutes:
     )
     async def accept(self, body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `POST /api/v1/message`, once the message is stored."""
-        accepted = intake.accept(_MESSAGE.decode(body, headers))
-        host = self._target(accepted.message)
-        if headers.idempotency_key:
-            return await self._idempotency.once(
-                "POST", body, headers, lambda scope: self._store(accepted, host, headers.trace, scope)
-            )
-        return await self._store(accepted, host, headers.trace, None)
+        taken = self._taken(body, headers)
+        return await self._idempotency.once(
+            "POST", body, headers, lambda scope: self._store(taken, headers.trace, scope).done()
+        )
+
+    def accept_soon(self, _params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[Appended] | None:
+        """The same, unless there is an idempotency key."""
+        return None if headers.idempotency_key else self._store(self._taken(body, headers), headers.trace, None)
 
     @Operation(summary="List open batches", tag=TAG, query=Page, responses={200: BufferPage}, errors=(503,))
     async def list_buffers(self, call: Call) -> Reply:
@@ -212,36 +216,41 @@ class BufferRoutes:
             case dropped:
                 return Reply(200, _encode(Dropped(dropped)))
 
-    async def _store(self, accepted: intake.Accepted, host: str, trace: str, scope: str | None) -> Reply:
-        message = accepted.message
-        options, limits = message.buffer, accepted.limits
-        kid, partition = locate(options.key)
-        message_id = message.message_id
+    def _taken(self, body: bytes, headers: RequestHeaders) -> Taken:
+        check(body, headers)
+        taken = self._terms.recall(body)
+        if taken is None:
+            accepted = intake.accept(_MESSAGE.typed(body))
+            taken = self._terms.learn(body, accepted, self._target(accepted.message))
+        return taken
+
+    def _store(self, taken: Taken, trace: str, scope: str | None) -> Asked[Appended]:
+        terms = taken.terms
+        options, limits, partition = terms.options, terms.limits, terms.partition
+        message_id = taken.message_id
         dedupe: bytes | str
         if message_id is not None:
-            dedupe = dedupe_id(kid, message_id)
+            dedupe = dedupe_id(terms.kid, message_id)
         else:
             # Ours are unique by themselves, or made of the idempotency key.
             dedupe = message_id = self._ids.message_id() if scope is None else derived_id("msg", scope)
-        appended = await self._forwarding.append(
-            Entry(
-                partition=partition,
-                kid=kid,
-                key=options.key,
-                message_id=message_id,
-                dedupe=dedupe,
-                payload=accepted.payload,
-                wait_ms=limits.wait_ms,
-                max_wait_ms=limits.max_wait_ms,
-                max_size=limits.max_size,
-                max_bytes=limits.max_bytes,
-                policy=accepted.policy,
-                host=host,
-                trace=trace,
-                batch_id=self._ids.delivery_id(partition),
-            )
+        entry = Entry(
+            partition=partition,
+            kid=terms.kid,
+            key=options.key,
+            message_id=message_id,
+            dedupe=dedupe,
+            payload=taken.payload,
+            wait_ms=limits.wait_ms,
+            max_wait_ms=limits.max_wait_ms,
+            max_size=limits.max_size,
+            max_bytes=limits.max_bytes,
+            policy=terms.policy,
+            host=terms.host,
+            trace=trace,
+            batch_id=self._ids.delivery_id(partition),
         )
-        return Reply(200, _encode(_answer(message_id, options.max_size, appended)))
+        return Asked(partial(self._forwarding.submit, entry), partial(_stored, message_id, options.max_size))
 
     async def _flush(self, key: str, scope: str | None) -> Reply:
         batch_id = None
@@ -277,7 +286,7 @@ class BufferRoutes:
 def register(app: web.Application, routes: BufferRoutes) -> None:
     """Add the routes. A key that ends in `/flush` can be flushed as `…/flush/flush`, and looked at as it is."""
     router = app.router
-    router.add_post("/api/v1/message", hot(body_endpoint(routes.accept)))
+    router.add_post("/api/v1/message", hot(body_endpoint(routes.accept), soon=routes.accept_soon))
     router.add_get("/api/v1/buffers", endpoint(routes.list_buffers))
     # A key may hold line ends too, which a plain dot would not match.
     router.add_post("/api/v1/buffers/{key:(?s:.+)}/flush", endpoint(routes.flush_buffer))
@@ -285,10 +294,10 @@ def register(app: web.Application, routes: BufferRoutes) -> None:
     router.add_delete("/api/v1/buffers/{key:(?s:.+)}", endpoint(routes.drop_buffer))
 
 
-def _answer(message_id: str, max_size: int, appended: Appended) -> Accepted:
+def _stored(message_id: str, max_size: int, appended: Appended) -> Reply:
     flushed = appended.closed is not None
     info = BufferInfo(appended.size, max_size, appended.remaining_ms / 1000)
-    return Accepted("success", message_id, info, appended.duplicate, flushed)
+    return Reply(200, _encode(Accepted("success", message_id, info, appended.duplicate, flushed)))
 
 
 def _key(call: Call) -> str:

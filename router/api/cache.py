@@ -7,12 +7,13 @@ spliced into answers as they are. Knows neither API's words. Invariant: whatever
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from actors.cache import Cache, ValueTooLong
-from actors.cache_ports import CacheWrite, OtherType, ReadHow, SliceCursor, WriteOp
+from actors.cache_ports import CacheWrite, OtherType, ReadHow, SliceCursor, WriteOp, WriteOutcome
 from actors.cache_walks import CacheWalks
 from actors.core.cache_names import PATTERN_BYTES_MAX, CacheNames, pattern_fault
 from actors.core.ttl import Ttl, parse_ttl_ms
@@ -21,7 +22,7 @@ from router.edge.conditions import Tags, if_match, if_none_match, matches_strong
 from router.edge.errors import BadInput, Conflict, NotFound, Problem
 from router.edge.paging import Cursor, Limit, Token
 from router.edge.query import Query
-from router.edge.usecase import Reply, RequestHeaders
+from router.edge.usecase import Asked, Reply, RequestHeaders
 
 TAG = "cache"
 ABOUT = "Keys and JSON values: two APIs, one store, and a near cache that knows when it is fresh."
@@ -108,25 +109,35 @@ class Entries:
         except ValueTooLong as error:
             raise too_long(error) from None
 
-    async def change(
-        self, op: WriteOp, key: str, headers: RequestHeaders, value: bytes = b"", ttl_ms: int = 0, once: str = ""
-    ) -> bool:
+    async def change(self, op: WriteOp, key: str, headers: RequestHeaders, value: bytes = b"", ttl_ms: int = 0) -> bool:
         """Do one write under the request's preconditions; False when there was nothing to delete or to expire.
 
         Raises `BadInput`, `Conflict` (no string), 412.
         """
+        return _changed(key, await self.cache.write(self._write(op, key, headers, value, ttl_ms, "")))
+
+    def storing(
+        self, key: str, headers: RequestHeaders, value: bytes, ttl_ms: int, reply: Reply, once: str = ""
+    ) -> Asked[WriteOutcome]:
+        """The same of a value that is stored, answered with `reply`. Raises `BadInput`, 412."""
+        write = self._write("set", key, headers, value, ttl_ms, once)
+
+        def answer(outcome: WriteOutcome) -> Reply:
+            _changed(key, outcome)
+            return reply
+
+        return Asked(partial(self.cache.submit, write), answer)
+
+    def _write(
+        self, op: WriteOp, key: str, headers: RequestHeaders, value: bytes, ttl_ms: int, once: str
+    ) -> CacheWrite:
         self.check(key)
         wanted = unwanted = ""
         if headers.if_match or headers.if_none_match:
             wanted, unwanted = _preconditions(key, headers)
-        outcome = await self.cache.write(
-            CacheWrite(key=key, op=op, value=value, ttl_ms=ttl_ms, if_match=wanted, if_none_match=unwanted, once=once)
+        return CacheWrite(
+            key=key, op=op, value=value, ttl_ms=ttl_ms, if_match=wanted, if_none_match=unwanted, once=once
         )
-        if outcome == "mismatch":
-            raise unmet(key)
-        if outcome == "other_type":
-            raise other_type(key)
-        return outcome == "done"
 
     async def change_all(self, writes: Sequence[CacheWrite]) -> int:
         """Do all of these or none; how many have changed something. Raises `Conflict`."""
@@ -170,6 +181,14 @@ class Entries:
             return parse_ttl_ms(ttl)
         except ValueError as error:
             raise BadInput(pointer, str(error)) from None
+
+
+def _changed(key: str, outcome: WriteOutcome) -> bool:
+    if outcome == "mismatch":
+        raise unmet(key)
+    if outcome == "other_type":
+        raise other_type(key)
+    return outcome == "done"
 
 
 def cache_status(how: ReadHow, left_ms: int) -> str:

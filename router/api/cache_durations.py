@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import Raw, Struct
 
 from actors.cache import CacheStats
-from actors.cache_ports import NEVER
+from actors.cache_ports import NEVER, WriteOutcome
 from actors.core.rendering import rfc3339
 from actors.core.ttl import as_duration
 from actors.near_cache import Entry
@@ -36,7 +36,7 @@ from router.api.cache import (
 from router.edge.body import JsonBody
 from router.edge.handlers import KEY, endpoint, hot, key_endpoint, unlisted
 from router.edge.openapi import Operation
-from router.edge.usecase import Call, Reply, RequestHeaders
+from router.edge.usecase import Asked, Call, Reply, RequestHeaders
 
 ROOT = "/api/v1/cache"
 EXPIRY_SET = "Expiración actualizada"
@@ -157,10 +157,11 @@ class DurationRoutes:
     )
     async def put(self, key: str, body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `PUT /api/v1/cache/{key}`."""
-        request = _PUT.decode(body, headers)
-        ttl_ms = self._entries.ttl_ms(request.ttl)
-        await self._entries.change("set", key, headers, bytes(request.value), ttl_ms)
-        return Reply(200, _encode(PutAnswer(STORED, key, as_duration(ttl_ms))))
+        return await self._put(key, body, headers).done()
+
+    def put_soon(self, params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[WriteOutcome]:
+        """The same."""
+        return self._put(params[KEY], body, headers)
 
     @Operation(
         summary="Delete a key",
@@ -245,6 +246,12 @@ class DurationRoutes:
         check_unconditional(call.headers)
         return Reply(200, _encode(Emptied(FLUSHED, await self._entries.walks.flush())))
 
+    def _put(self, key: str, body: bytes, headers: RequestHeaders) -> Asked[WriteOutcome]:
+        request = _PUT.decode(body, headers)
+        ttl_ms = self._entries.ttl_ms(request.ttl)
+        reply = Reply(200, _encode(PutAnswer(STORED, key, as_duration(ttl_ms))))
+        return self._entries.storing(key, headers, bytes(request.value), ttl_ms, reply)
+
 
 def register(app: web.Application, routes: DurationRoutes) -> None:
     """Add the routes; the root also without its slash. After those of the batches."""
@@ -259,7 +266,7 @@ def register(app: web.Application, routes: DurationRoutes) -> None:
     router.add_get(f"{ROOT}/{{key:(?s:.+)}}/ttl", key_endpoint(routes.ttl))
     router.add_get(ONE_KEY, hot(key_endpoint(routes.read), routes.read_now), allow_head=False)
     router.add_head(ONE_KEY, key_endpoint(routes.probe))
-    router.add_put(ONE_KEY, hot(key_endpoint(routes.put)))
+    router.add_put(ONE_KEY, hot(key_endpoint(routes.put), soon=routes.put_soon))
     router.add_delete(ONE_KEY, key_endpoint(routes.delete))
 
 

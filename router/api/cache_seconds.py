@@ -13,6 +13,7 @@ from aiohttp import web
 from msgspec import Raw, Struct
 
 from actors.cache import ValueTooLong
+from actors.cache_ports import WriteOutcome
 from actors.core.ttl import as_seconds, as_whole_seconds
 from actors.near_cache import Entry
 from router.api.cache import (
@@ -38,7 +39,7 @@ from router.edge.errors import BadInput, Problem
 from router.edge.handlers import KEY, body_endpoint, check_decoded, endpoint, hot, key_endpoint, unlisted
 from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
-from router.edge.usecase import Call, Reply, RequestHeaders
+from router.edge.usecase import Asked, Call, Reply, RequestHeaders
 
 ROOT = "/api/cache"
 FIELDS_REQUIRED = 'Se requieren los campos "key" y "value"'
@@ -147,17 +148,16 @@ class SecondsRoutes:
     )
     async def store(self, body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `POST /api/cache/`."""
-        try:
-            request = _STORE.decode(body, headers)
-        except BadInput as error:
-            raise _named(error) from None
-        ttl_ms = self._entries.ttl_ms(request.ttl)
-        self._entries.check(request.key, "$.key")
-        if headers.idempotency_key:
-            return await self._idempotency.once(
-                "POST", body, headers, lambda scope: self._store(request, ttl_ms, headers, scope)
-            )
-        return await self._store(request, ttl_ms, headers, None)
+        request, ttl_ms = self._read(body, headers)
+        return await self._idempotency.once(
+            "POST", body, headers, lambda scope: self._store(request, ttl_ms, headers, scope).done()
+        )
+
+    def store_soon(
+        self, _params: Mapping[str, str], body: bytes, headers: RequestHeaders
+    ) -> Asked[WriteOutcome] | None:
+        """The same, unless there is an idempotency key."""
+        return None if headers.idempotency_key else self._store(*self._read(body, headers), headers, None)
 
     @Operation(
         summary="Delete a key",
@@ -242,15 +242,27 @@ class SecondsRoutes:
             raise _unconfirmed()
         return Reply(200, _encode(FlushedCache(FLUSHED, await self._entries.walks.flush())))
 
-    async def _store(self, request: StoreRequest, ttl_ms: int, headers: RequestHeaders, scope: str | None) -> Reply:
-        await self._entries.change("set", request.key, headers, bytes(request.value), ttl_ms, scope or "")
-        return Reply(201, _encode(StoredValue(STORED, request.key, as_seconds(ttl_ms))))
+    def _read(self, body: bytes, headers: RequestHeaders) -> tuple[StoreRequest, int]:
+        """What to store, and for how long (ms)."""
+        try:
+            request = _STORE.decode(body, headers)
+        except BadInput as error:
+            raise _named(error) from None
+        ttl_ms = self._entries.ttl_ms(request.ttl)
+        self._entries.check(request.key, "$.key")
+        return request, ttl_ms
+
+    def _store(
+        self, request: StoreRequest, ttl_ms: int, headers: RequestHeaders, scope: str | None
+    ) -> Asked[WriteOutcome]:
+        reply = Reply(201, _encode(StoredValue(STORED, request.key, as_seconds(ttl_ms))))
+        return self._entries.storing(request.key, headers, bytes(request.value), ttl_ms, reply, scope or "")
 
 
 def register(app: web.Application, routes: SecondsRoutes) -> None:
     """Add the routes; the root also without its slash."""
     router = app.router
-    store = hot(body_endpoint(routes.store))
+    store = hot(body_endpoint(routes.store), soon=routes.store_soon)
     router.add_post(f"{ROOT}/", store)
     router.add_post(ROOT, unlisted(routes.store, store))
     router.add_get(f"{ROOT}/keys", endpoint(routes.keys))

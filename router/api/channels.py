@@ -7,13 +7,16 @@ Listening is in `router.realtime`. Invariant: whatever is refused was published 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
-from actors.channel_ports import ChannelService, Position, Publication
+from actors.channel_ports import Position, Publication, Sent
+from actors.channels import Channels
 from actors.core.cache_names import PATTERN_BYTES_MAX, pattern_fault
 from actors.core.channel_names import NAME_BYTES_MAX, is_event_channel, name_fault
 from router.edge.body import JsonBody
@@ -23,7 +26,7 @@ from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
 from router.edge.paging import LIMIT_DEFAULT, Cursor, Limit, Token
 from router.edge.query import Query
-from router.edge.usecase import Call, Reply, RequestHeaders
+from router.edge.usecase import Asked, Call, Reply, RequestHeaders
 from router.realtime.frames import one_line
 
 TAG = "channels"
@@ -125,7 +128,7 @@ _encode = msgspec.json.Encoder().encode
 class ChannelRoutes:
     """The use cases of this file."""
 
-    def __init__(self, channels: ChannelService, idempotency: Idempotency, default_channel: str) -> None:
+    def __init__(self, channels: Channels, idempotency: Idempotency, default_channel: str) -> None:
         self._channels = channels
         self._idempotency = idempotency
         self._default_channel = default_channel
@@ -142,19 +145,14 @@ class ChannelRoutes:
     )
     async def publish(self, body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `POST /api/queue/publish`."""
-        try:
-            request = _PUBLISH.decode(body, headers)
-        except BadInput as error:
-            raise _named(error) from None
-        channel = self._default_channel if request.channel is None else request.channel
-        check_channel(channel, "$.channel")
-        if is_event_channel(channel):
-            raise Problem(403, "only the router itself publishes there", pointer="$.channel")
-        if headers.idempotency_key:
-            return await self._idempotency.once(
-                "POST", body, headers, lambda scope: self._publish(channel, request.message, scope)
-            )
-        return await self._publish(channel, request.message, None)
+        channel, message = self._read(body, headers)
+        return await self._idempotency.once(
+            "POST", body, headers, lambda scope: self._publish(channel, message, scope).done()
+        )
+
+    def publish_soon(self, _params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[Sent] | None:
+        """The same, unless there is an idempotency key."""
+        return None if headers.idempotency_key else self._publish(*self._read(body, headers), None)
 
     @Operation(
         summary="List the channels that somebody listens to",
@@ -224,19 +222,28 @@ class ChannelRoutes:
         )
         return Reply(200, body)
 
-    async def _publish(self, channel: str, message: Raw, once: str | None) -> Reply:
+    def _read(self, body: bytes, headers: RequestHeaders) -> tuple[str, Raw]:
+        """The channel and the message."""
+        try:
+            request = _PUBLISH.decode(body, headers)
+        except BadInput as error:
+            raise _named(error) from None
+        channel = self._default_channel if request.channel is None else request.channel
+        check_channel(channel, "$.channel")
+        if is_event_channel(channel):
+            raise Problem(403, "only the router itself publishes there", pointer="$.channel")
+        return channel, request.message
+
+    def _publish(self, channel: str, message: Raw, once: str | None) -> Asked[Sent]:
         # Line ends between the tokens of a JSON text mean nothing, and would end the line of an event.
-        sent = await self._channels.publish(channel, one_line(bytes(message)), once)
-        answer = PublishedMessage(
-            PUBLISHED, channel, sent.subscribers, sent.id, sent.position.offset, sent.position.epoch
-        )
-        return Reply(200, _encode(answer))
+        data = one_line(bytes(message))
+        return Asked(partial(self._channels.submit, channel, data, once), partial(_published, channel))
 
 
 def register(app: web.Application, routes: ChannelRoutes) -> None:
     """Add the routes."""
     router = app.router
-    router.add_post(f"{ROOT}/publish", hot(body_endpoint(routes.publish)))
+    router.add_post(f"{ROOT}/publish", hot(body_endpoint(routes.publish), soon=routes.publish_soon))
     router.add_get(f"{ROOT}/channels", endpoint(routes.list_channels))
     # A name may hold anything, line ends too.
     router.add_get(f"{ROOT}/subscribers/{{channel:(?s:.+)}}", endpoint(routes.subscribers))
@@ -265,3 +272,8 @@ def _named(error: BadInput) -> Problem:
     if error.pointer == "$.message" and error.detail.endswith(": is required"):
         return Problem(400, FIELDS_REQUIRED, extra={"pointer": error.pointer, "message": FIELDS_REQUIRED})
     return error
+
+
+def _published(channel: str, sent: Sent) -> Reply:
+    answer = PublishedMessage(PUBLISHED, channel, sent.subscribers, sent.id, sent.position.offset, sent.position.epoch)
+    return Reply(200, _encode(answer))

@@ -5,8 +5,9 @@ From bytes to a task and from its record to bytes. Decides nothing about sends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
@@ -22,7 +23,7 @@ from actors.core.rendering import rfc3339
 from actors.core.tasks import FINAL, STATE_OF, Failure, OnUnknown, TaskPolicy, TaskState, policy_of
 from actors.forwarding import Forwarding
 from actors.ports import Attempt, Clock, ListCursor, Next, NothingOpen, WrongState
-from actors.task_ports import NewTask, TaskFilter, TaskRecord
+from actors.task_ports import Enqueued, NewTask, TaskFilter, TaskRecord
 from actors.tasks import Tasks, drafted
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, Conflict, NotFound
@@ -31,7 +32,7 @@ from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
 from router.edge.paging import Cursor, Page
 from router.edge.query import Query
-from router.edge.usecase import Call, Reply, RequestHeaders
+from router.edge.usecase import Asked, Call, Reply, RequestHeaders
 
 TAG = "messages"
 ABOUT = "WhatsApp messages, sent through Evolution API as tasks."
@@ -156,11 +157,16 @@ class TaskRoutes:
         """Answer `POST /messages`, once the task is stored."""
         message = _MESSAGE.decode(body, headers)
         draft = self._maker.draft(message)
+        return await self._idempotency.once(
+            "POST", body, headers, lambda scope: self._store(message, draft, headers.trace, scope).done()
+        )
+
+    def send_soon(self, _params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[Enqueued] | None:
+        """The same, unless there is an idempotency key."""
         if headers.idempotency_key:
-            return await self._idempotency.once(
-                "POST", body, headers, lambda scope: self._store(message, draft, headers.trace, scope)
-            )
-        return await self._store(message, draft, headers.trace, None)
+            return None
+        message = _MESSAGE.decode(body, headers)
+        return self._store(message, self._maker.draft(message), headers.trace, None)
 
     @Operation(summary="List tasks", tag=TAG, query=TaskQuery, responses={200: TaskPage}, errors=(503,))
     async def list_tasks(self, call: Call) -> Reply:
@@ -230,12 +236,15 @@ class TaskRoutes:
             if await self._tasks.ended(task_id, min(left_s, GONE_S)):
                 return
 
-    async def _store(self, message: NewMessage, draft: NewTask, trace: str, scope: str | None) -> Reply:
+    def _store(self, message: NewMessage, draft: NewTask, trace: str, scope: str | None) -> Asked[Enqueued]:
         task = self._maker.named(draft, message.message_id, trace, scope)
-        stored = await self._tasks.enqueue(task)
-        # An id that was made for this request, or of its idempotency key, is nobody else's.
-        duplicate = stored.duplicate and message.message_id is not None
-        return Reply(202, _encode(Queued(True, QUEUED, task.task_id, duplicate)))
+
+        def reply(stored: Enqueued) -> Reply:
+            # An id that was made for this request, or of its idempotency key, is nobody else's.
+            duplicate = stored.duplicate and message.message_id is not None
+            return Reply(202, _encode(Queued(True, QUEUED, task.task_id, duplicate)))
+
+        return Asked(partial(self._tasks.submit, task), reply)
 
 
 class TaskMaker:
@@ -291,7 +300,7 @@ class TaskMaker:
 def register(app: web.Application, routes: TaskRoutes) -> None:
     """Add the routes."""
     router = app.router
-    router.add_post("/messages", hot(body_endpoint(routes.send)))
+    router.add_post("/messages", hot(body_endpoint(routes.send), soon=routes.send_soon))
     router.add_get("/tasks", endpoint(routes.list_tasks))
     router.add_get("/tasks/{task_id}", hot(endpoint(routes.get_task)))
     router.add_delete("/tasks/{task_id}", endpoint(routes.revoke_task))

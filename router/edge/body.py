@@ -36,25 +36,35 @@ class JsonBody(Generic[T]):
 
     def decode(self, body: bytes, headers: RequestHeaders) -> T:
         """The typed body. Raises `NotJson` (415), `BadInput` or `JsonLimit` (400)."""
-        if headers.content_type != JSON and not is_json(headers.content_type):
-            raise NotJson
-        if headers.content_encoding and headers.content_encoding.lower() != "identity":
-            raise NotJson("the body must not be compressed")
-        if not body:
-            raise BadInput(_TOP, "a JSON body is required")
+        check(body, headers)
+        return self.typed(body)
+
+    def typed(self, body: bytes) -> T:
+        """The same of a body that has passed `check`."""
         try:
-            check_limits(body)
-            if not body.isascii():
-                body.decode()  # the decoder does not look inside a payload that is kept raw
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
             raise rejection(error, self.target) from None
         except msgspec.DecodeError as error:
             raise BadInput(_TOP, _malformed(str(error))) from None
-        except UnicodeDecodeError as error:
-            raise BadInput(_TOP, f"the body is not UTF-8 (byte {error.start})") from None
         except RecursionError:
             raise BadInput(_TOP, "the body is nested too deeply") from None
+
+
+def check(body: bytes, headers: RequestHeaders) -> None:
+    """What holds of every body before it is decoded. Raises `NotJson` (415), `BadInput` or `JsonLimit` (400)."""
+    if headers.content_type != JSON and not is_json(headers.content_type):
+        raise NotJson
+    if headers.content_encoding and headers.content_encoding.lower() != "identity":
+        raise NotJson("the body must not be compressed")
+    if not body:
+        raise BadInput(_TOP, "a JSON body is required")
+    check_limits(body)
+    if not body.isascii():
+        try:
+            body.decode()  # the decoder does not look inside a payload that is kept raw
+        except UnicodeDecodeError as error:
+            raise BadInput(_TOP, f"the body is not UTF-8 (byte {error.start})") from None
 
 
 @lru_cache(maxsize=256)

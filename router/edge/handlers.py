@@ -24,6 +24,7 @@ from router.edge.idempotency import HEADER as IDEMPOTENCY_KEY
 from router.edge.openapi import carry, described_by
 from router.edge.usecase import (
     JSON,
+    Asked,
     BodyUseCase,
     Call,
     CallUseCase,
@@ -41,11 +42,17 @@ RunNow = Callable[[Mapping[str, str], RequestHeaders], Reply | None]
 """The same without a body and without waiting; None where that is not possible."""
 
 
+RunSoon = Callable[[Mapping[str, str], bytes, RequestHeaders], Asked[Any] | None]
+"""The same of one that waits for one thing, without a task; None where that is not possible. The headers lack the
+request's id."""
+
+
 class Hot(Struct, frozen=True):
-    """A handler that may be left out: `run` is what it would run."""
+    """A handler that may be left out: `run` is what it would run; the others are quicker, where there is one."""
 
     run: Run
     now: RunNow | None
+    soon: RunSoon | None
 
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -125,11 +132,11 @@ def guarded_endpoint(use_case: GuardedUseCase) -> Handler:
     return handle
 
 
-def hot(handler: Handler, now: RunNow | None = None) -> Handler:
+def hot(handler: Handler, now: RunNow | None = None, soon: RunSoon | None = None) -> Handler:
     """Let the fast lane (`edge.lane`) answer this handler's requests where it can. It must come from one of the above.
 
     The lane gives no query, and of a path no more than one last segment."""
-    setattr(handler, _HOT, Hot(getattr(handler, _RUN), now))
+    setattr(handler, _HOT, Hot(getattr(handler, _RUN), now, soon))
     return handler
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -87,6 +88,11 @@ class Heads:
         raw = data[start : end + len(_END)]
         return self._known.get(raw) or self._parsed(raw)
 
+    def alone(self, data: bytes) -> Head | None:
+        """The head of a request that is all of `data`, if it is one of those remembered: most are."""
+        head = self._known.get(data[: data.find(_END, 0, KNOWN_BYTES_MAX) + len(_END)])
+        return head if head is not None and head.size + head.length == len(data) else None
+
     def left(self, data: bytes, owed: int) -> int:
         """How many bytes aiohttp is owed of the request that it has after these; `_UNKNOWN` when nobody can tell."""
         at = owed
@@ -156,7 +162,18 @@ def why_not(version: str = aiohttp.__version__) -> str:
 class LaneConnection(web.RequestHandler):
     """One connection: aiohttp's, with the lane before it. `heads` None: the lane is off."""
 
-    __slots__ = ("_answering", "_edge", "_heads", "_held", "_held_bytes", "_open", "_owed", "_unread")
+    __slots__ = (
+        "_answering",
+        "_edge",
+        "_heads",
+        "_held",
+        "_held_bytes",
+        "_open",
+        "_owed",
+        "_reply",
+        "_task",
+        "_unread",
+    )
 
     def __init__(self, manager: web.Server, edge: Edge, heads: Heads | None, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -164,9 +181,12 @@ class LaneConnection(web.RequestHandler):
         self._heads = heads
         self._owed = 0
         """Bytes of aiohttp's request that have not come; `_UNKNOWN` when it can't be told where that ends."""
-        self._answering: asyncio.Task[Reply] | None = None
+        self._answering = False
+        self._task: asyncio.Task[Reply] | None = None
         self._open: tuple[Place, str, float]
         """Of what is being answered: where it leads, its id, when it came."""
+        self._reply: Callable[[Any], Reply]
+        """What makes its answer of what came of it."""
         self._held: deque[tuple[bytes, int]] = deque()
         """What has waited, and from where on. What begins in the middle is known to be whole requests."""
         self._held_bytes = 0
@@ -177,8 +197,12 @@ class LaneConnection(web.RequestHandler):
         heads = self._heads
         if heads is None or not data:  # aiohttp feeds itself nothing to go on with what it has
             super().data_received(data)
-        elif self._answering is not None or self._held:
+        elif self._answering or self._held:
             self._hold(data)
+        elif self._is_between() and (head := heads.alone(data)) is not None and head.place is not None:
+            answer = self._answer(head, head.place, data[head.size :])
+            if answer is not None:
+                self._write(answer)
         else:
             self._take(heads, data, 0)
 
@@ -195,7 +219,7 @@ class LaneConnection(web.RequestHandler):
 
     def _process_keepalive(self) -> None:
         """Not idle: somebody waits for an answer here, or has one to read."""
-        if self._answering is not None or self._held or self._paused:
+        if self._answering or self._held or self._paused:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
@@ -215,7 +239,7 @@ class LaneConnection(web.RequestHandler):
                 # Of bytes that arrive together aiohttp refuses all if it refuses any.
                 or (not at and head.size + head.length != end and heads.left(data, 0))
             ):
-                self._write(answers)
+                self._write_all(answers)
                 self._pass_on(heads, data[at:] if at else data)
                 return
             body_at = at + head.size
@@ -228,11 +252,11 @@ class LaneConnection(web.RequestHandler):
             if self._close:
                 break
             if size >= OUT_BYTES_MAX:
-                self._write(answers)
+                self._write_all(answers)
                 answers, size = [], 0
                 if self._paused:
                     break
-        self._write(answers)
+        self._write_all(answers)
         if at < end and not self._close:
             self._held.appendleft((data, at))
             self._held_bytes += end - at
@@ -253,35 +277,51 @@ class LaneConnection(web.RequestHandler):
         started = perf_counter()
         self._request_count += 1
         request_id = self._edge.request_id(head.sent_id)
-        hot = place.hot
-        if hot.now is not None:
-            outcome = outcome_of(hot.now, place.params, head.headers)
-            if outcome is not None:
-                return self._done(place, request_id, started, outcome)
-        trace = continued(head.traceparent) if head.traceparent else ""
-        headers = replace(head.headers, request_id=request_id, trace=trace)
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        self._request_in_progress = True  # a shutdown waits for it
         self._open = place, request_id, started
-        self._answering = begin(self._loop, hot.run(place.params, body, headers, self._is_gone), self._ended)
+        self._reply = _as_it_is
+        outcome = outcome_of(self._begin, head, place, body)
+        if outcome is not None:
+            return self._done(place, request_id, started, outcome)
+        self._answering = self._request_in_progress = True  # a shutdown waits for it
+        return None
+
+    def _begin(self, head: Head, place: Place, body: bytes) -> Reply | None:
+        """What can be answered at once; None: it is under way. The headers of what is quick lack the request's id."""
+        hot, headers = place.hot, head.headers
+        if hot.now is not None and (reply := hot.now(place.params, headers)) is not None:
+            return reply
+        if head.traceparent:
+            headers = replace(headers, trace=continued(head.traceparent))
+        if hot.soon is not None and (asked := hot.soon(place.params, body, headers)) is not None:
+            self._reply = asked.reply
+            asked.ask(self._told)
+        else:
+            headers = replace(headers, request_id=self._open[1])
+            self._task = begin(self._loop, hot.run(place.params, body, headers, self._is_gone), self._ended)
         return None
 
     def _ended(self, task: asyncio.Task[Reply]) -> None:
-        outcome = ended_with(task)
-        self._answering = None
-        self._request_in_progress = False
+        self._task = None
+        self._told(ended_with(task))
+
+    def _told(self, outcome: Any) -> None:
+        """What came of it; None: it was cancelled."""
+        self._answering = self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)
         if outcome is None:
             self.force_close()
             return
+        if not isinstance(outcome, Exception):
+            outcome = outcome_of(self._reply, outcome)
         try:
             answer = self._done(*self._open, outcome)
         except Exception:
             self.force_close()
             raise
-        self._write([answer])
-        self._go_on()
+        self._write(answer)
+        if self._held or self._unread:
+            self._go_on()
 
     def _done(self, place: Place, request_id: str, started: float, outcome: Reply | Exception) -> bytes:
         edge = self._edge
@@ -295,11 +335,15 @@ class LaneConnection(web.RequestHandler):
             self._close = True
         return written(reply, request_id, closing=self._close)
 
-    def _write(self, answers: list[bytes]) -> None:
+    def _write_all(self, answers: list[bytes]) -> None:
+        if answers:
+            self._write(b"".join(answers))
+
+    def _write(self, answer: bytes) -> None:
         transport = self.transport
-        if not answers or transport is None or transport.is_closing():
+        if transport is None or transport.is_closing():
             return
-        transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
+        transport.write(answer)
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._close:
             self._drop_held()
@@ -318,7 +362,7 @@ class LaneConnection(web.RequestHandler):
 
     def _go_on(self) -> None:
         """Take what has waited, if nothing keeps it waiting any more."""
-        while self._held and self._answering is None and not self._paused and self._heads is not None:
+        while self._held and not self._answering and not self._paused and self._heads is not None:
             data, at = self._held.popleft()
             self._held_bytes -= len(data) - at
             self._take(self._heads, data, at)
@@ -329,3 +373,7 @@ class LaneConnection(web.RequestHandler):
 
     def _is_gone(self) -> bool:
         return self.transport is None or self.transport.is_closing()
+
+
+def _as_it_is(reply: Reply) -> Reply:
+    return reply

@@ -7,11 +7,15 @@ give it a body and the headers below. Errors are raised (`edge.errors`) and rend
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
+from actors.runtime.outcome import Tell, told
+
 JSON = "application/json"
+
+T = TypeVar("T")
 
 
 class RequestHeaders(Struct, frozen=True, kw_only=True, gc=False):
@@ -49,6 +53,18 @@ class Reply(Struct, frozen=True, gc=False):
     body: bytes
     headers: dict[str, str] | None = None
     head: str = ""
+
+
+class Asked(Struct, Generic[T], frozen=True):
+    """A use case that has checked everything and waits for one thing: `ask` asks for it, and is told later what came of
+    it; `reply` makes the answer. Both may raise. Whoever needs no task for the waiting saves it."""
+
+    ask: Callable[[Tell[T]], object]
+    reply: Callable[[T], Reply]
+
+    async def done(self) -> Reply:
+        """Ask, wait, and answer."""
+        return self.reply(await told(self.ask))
 
 
 def _never() -> bool:

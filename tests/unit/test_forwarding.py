@@ -359,7 +359,7 @@ async def test_an_owners_own_message_goes_no_detour() -> None:
     """Without forwarding the buffers are asked directly; nothing is counted or rung."""
     async with Stage() as stage:
         rig = ForwardingRig(stage)
-        assert rig.b.forwarding.append == rig.b.buffers.append
+        assert rig.b.forwarding.submit == rig.b.buffers.submit
         answers = await asyncio.gather(*(rig.b.forwarding.append(make_entry(KEY, f"m{n}")) for n in range(3)))
         assert [answer.size for answer in answers] == [1, 2, 3]
         assert rig.bells.rung == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,7 @@ from actors.channel_ports import Audience, Position, Published, Recall
 from actors.core.ids import MESSAGE_PREFIX
 from actors.ports import Overloaded, StoreAway
 from actors.publishing import RECENT_MAX, RECENT_S, Publishing, derived_id
+from actors.runtime.outcome import settle
 from tests.support.channel_doubles import StoreDouble, channel
 from tests.support.channel_meters import ChannelTallies
 from tests.support.doubles import Stage, value
@@ -49,6 +51,12 @@ class Rig(Stage):
             return True
         return False
 
+    async def submitted(self, data: bytes, once: str | None) -> tuple[str, Published]:
+        """Publish something; gives its id and what became of it."""
+        over: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        message_id = self.publishing.submit(A, data, once, partial(settle, over))
+        return message_id, await over
+
     def unverified(self) -> list[tuple[str, Position | None, str]]:
         """What a store that came back is asked about."""
         return [(each.channel.name, each.since, each.last_id) for each in self.publishing.unverified()]
@@ -61,7 +69,7 @@ async def test_a_message_is_acknowledged_with_its_place() -> None:
         rig.store.heard_by["a"] = Audience(2, 1)
         rig.store.took_s = 0.1
         began = rig.clock.monotonic()
-        message_id, published = await rig.publishing.publish(A, b"1", None)
+        message_id, published = await rig.submitted(b"1", None)
         assert rig.clock.monotonic() - began >= 0.1
         assert (message_id, published) == ("m1", Published(Position("e1", 1), 2, 1))
         assert value(rig.tallies.channel_publications) == 1
@@ -87,9 +95,9 @@ async def test_messages_keep_their_order() -> None:
 async def test_a_request_is_published_once() -> None:
     """Its id follows from its name, on every node; what stood there already is neither counted nor remembered."""
     async with Rig() as rig:
-        first = await rig.publishing.publish(A, b"1", "request-1")
+        first = await rig.submitted(b"1", "request-1")
         await passing(RECENT_S + 0.1)
-        again = await rig.publishing.publish(A, b"1", "request-1")
+        again = await rig.submitted(b"1", "request-1")
         assert first[0] == again[0] == derived_id("request-1")
         assert (first[1].again, again[1].again) == (False, True)
         assert again[1].position == first[1].position

@@ -1,0 +1,97 @@
+"""Terms: what messages say of their webhook and buffer, looked at once for all that say it in the same bytes.
+
+A bot sends the same two objects with every message of a conversation. What they mean, that they may be, and where they
+lead is remembered by their bytes, so that of most messages only the payload is looked at.
+Invariants: nothing is taken that `intake` would refuse; bounded, whatever callers make up.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw, Struct
+
+from actors.core.intake import Accepted, Limits, check_payload
+from actors.core.partition import locate
+from actors.core.policy import BufferOptions, MessageId
+
+KNOWN_MAX = 4096
+"""Terms of a generation; there are two."""
+SAID_BYTES_MAX = 2048
+"""How long either object may be to be remembered."""
+
+Said = tuple[bytes, bytes]
+
+
+class Terms(Struct, frozen=True, gc=False):
+    """What a message asks for beside its payload, checked. `policy` is its stored form, `host` its webhook's lane."""
+
+    options: BufferOptions
+    limits: Limits
+    policy: bytes
+    host: str
+    kid: str
+    partition: int
+
+
+class Taken(Struct, frozen=True, gc=False):
+    """A message that can be stored. `payload` is the caller's bytes."""
+
+    terms: Terms
+    payload: bytes
+    message_id: str | None
+
+
+class _Sketch(Struct, frozen=True, gc=False):
+    """A message whose parts are left as they are."""
+
+    webhook: Raw
+    buffer: Raw
+    payload: Raw
+    message_id: MessageId | None = None
+
+    def said(self) -> Said:
+        return bytes(self.webhook), bytes(self.buffer)
+
+
+_sketch = msgspec.json.Decoder(_Sketch).decode
+
+
+class KnownTerms:
+    """The memory, in two generations: what is asked for again stays, what is not goes."""
+
+    def __init__(self) -> None:
+        self._young: dict[Said, Terms] = {}
+        self._old: dict[Said, Terms] = {}
+
+    def recall(self, body: bytes) -> Taken | None:
+        """The message if its terms are known; else it must be decoded whole, and may be wrong. Raises BadMessage for
+        its payload. Of `body` is known what holds before a decoder sees it (`json_limits`, UTF-8)."""
+        try:
+            sketch = _sketch(body)
+        except msgspec.DecodeError:
+            return None
+        said = sketch.said()
+        terms = self._young.get(said)
+        if terms is None:
+            terms = self._old.get(said)
+            if terms is None:
+                return None
+            self._remember(said, terms)
+        payload = bytes(sketch.payload)
+        check_payload(terms.options, payload)
+        return Taken(terms, payload, sketch.message_id)
+
+    def learn(self, body: bytes, accepted: Accepted, host: str) -> Taken:
+        """The message that was made of this body and found to be right, its terms remembered."""
+        message = accepted.message
+        kid, partition = locate(message.buffer.key)
+        terms = Terms(message.buffer, accepted.limits, accepted.policy, host, kid, partition)
+        said = _sketch(body).said()
+        if max(map(len, said)) <= SAID_BYTES_MAX:
+            self._remember(said, terms)
+        return Taken(terms, accepted.payload, message.message_id)
+
+    def _remember(self, said: Said, terms: Terms) -> None:
+        if len(self._young) >= KNOWN_MAX:
+            self._old, self._young = self._young, {}
+        self._young[said] = terms
