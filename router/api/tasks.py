@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta, Raw, Struct
+from msgspec.structs import replace
 
 from actors.core.evolution_send import INSTANCE_CHARACTERS_MAX, check_instance
 from actors.core.ids import IdSource, derived_task_id, is_task_id, partition_of
@@ -125,6 +126,8 @@ class MessageRules(Struct, frozen=True, kw_only=True):
     max_retries: int
 
 
+LINES_MAX = 4096
+"""Contacts of whom is remembered what is the same for all that is sent to them."""
 _MESSAGE = JsonBody(NewMessage)
 _QUERY = Query(TaskQuery)
 _WAIT = Query(WaitQuery)
@@ -155,18 +158,16 @@ class TaskRoutes:
     )
     async def send(self, body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `POST /messages`, once the task is stored."""
-        message = _MESSAGE.decode(body, headers)
-        draft = self._maker.draft(message)
+        draft = self._maker.draft(_MESSAGE.decode(body, headers))
         return await self._idempotency.once(
-            "POST", body, headers, lambda scope: self._store(message, draft, headers.trace, scope).done()
+            "POST", body, headers, lambda scope: self._store(draft, headers.trace, scope).done()
         )
 
     def send_soon(self, _params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[Enqueued] | None:
         """The same, unless there is an idempotency key."""
         if headers.idempotency_key:
             return None
-        message = _MESSAGE.decode(body, headers)
-        return self._store(message, self._maker.draft(message), headers.trace, None)
+        return self._store(self._maker.draft(_MESSAGE.decode(body, headers)), headers.trace, None)
 
     @Operation(summary="List tasks", tag=TAG, query=TaskQuery, responses={200: TaskPage}, errors=(503,))
     async def list_tasks(self, call: Call) -> Reply:
@@ -236,15 +237,25 @@ class TaskRoutes:
             if await self._tasks.ended(task_id, min(left_s, GONE_S)):
                 return
 
-    def _store(self, message: NewMessage, draft: NewTask, trace: str, scope: str | None) -> Asked[Enqueued]:
-        task = self._maker.named(draft, message.message_id, trace, scope)
+    def _store(self, draft: Draft, trace: str, scope: str | None) -> Asked[Enqueued]:
+        task = self._maker.made(draft, trace, scope)
 
         def reply(stored: Enqueued) -> Reply:
             # An id that was made for this request, or of its idempotency key, is nobody else's.
-            duplicate = stored.duplicate and message.message_id is not None
+            duplicate = stored.duplicate and draft.message_id is not None
             return Reply(202, _encode(Queued(True, QUEUED, task.task_id, duplicate)))
 
         return Asked(partial(self._tasks.submit, task), reply)
+
+
+class Draft(Struct, frozen=True, gc=False):
+    """A message that can be stored: `line` is a task for its contact with nothing to say, the same for all of them.
+    `message_id` is the caller's; `due_ms` 0: now."""
+
+    line: NewTask
+    text: bytes
+    message_id: str | None
+    due_ms: int
 
 
 class TaskMaker:
@@ -253,37 +264,40 @@ class TaskMaker:
     def __init__(self, rules: MessageRules, ids: IdSource, clock: Clock) -> None:
         self._rules = rules
         self._new_id: Callable[[int], str] = ids.task_id
+        self._line_of = lru_cache(maxsize=LINES_MAX)(self._line)
         self.clock = clock
 
-    def draft(self, message: NewMessage) -> NewTask:
-        """A task without its id. Raises BadInput, BadField."""
+    def draft(self, message: NewMessage) -> Draft:
+        """What is known before there is an id. Raises BadInput, BadField."""
         if not message.message.strip():
             raise BadInput("$.message", "says nothing")
-        recipient = parse_phone(message.phone)
-        if message.instance_name is not None:
-            check_instance(message.instance_name)
-        instance = message.instance_name or self._rules.instance
-        policy = TaskPolicy(
-            instance=instance,
-            phone=message.phone,
-            number=recipient.number,
-            on_unknown=message.on_unknown or self._rules.on_unknown,
-            max_retries=self._rules.max_retries,
-        )
-        task = drafted(policy, recipient.contact, message.message)
-        due_ms = self._due_ms(message)
-        return msgspec.structs.replace(task, due_ms=due_ms) if due_ms else task
+        line = self._line_of(message.phone, message.instance_name, message.on_unknown)
+        return Draft(line, message.message.encode(), message.message_id, self._due_ms(message))
 
-    def named(self, draft: NewTask, message_id: str | None, trace: str, scope: str | None) -> NewTask:
+    def made(self, draft: Draft, trace: str, scope: str | None) -> NewTask:
         """The task with its id: the caller's message id always gives the same one for a contact, as does an idempotency
         key."""
+        line, message_id = draft.line, draft.message_id
         if message_id is not None:
-            task_id = derived_task_id(draft.partition, f"{draft.kid}{message_id}")
+            task_id = derived_task_id(line.partition, f"{line.kid}{message_id}")
         elif scope is not None:
-            task_id = derived_task_id(draft.partition, scope)
+            task_id = derived_task_id(line.partition, scope)
         else:
-            task_id = self._new_id(draft.partition)
-        return msgspec.structs.replace(draft, task_id=task_id, trace=trace)
+            task_id = self._new_id(line.partition)
+        return replace(line, task_id=task_id, payload=draft.text, trace=trace, due_ms=draft.due_ms)
+
+    def _line(self, phone: str, instance_name: str | None, on_unknown: OnUnknown | None) -> NewTask:
+        recipient = parse_phone(phone)
+        if instance_name is not None:
+            check_instance(instance_name)
+        policy = TaskPolicy(
+            instance=instance_name or self._rules.instance,
+            phone=phone,
+            number=recipient.number,
+            on_unknown=on_unknown or self._rules.on_unknown,
+            max_retries=self._rules.max_retries,
+        )
+        return drafted(policy, recipient.contact, "")
 
     def _due_ms(self, message: NewMessage) -> int:
         if message.eta is None and message.delay is None:

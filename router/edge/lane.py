@@ -277,28 +277,28 @@ class LaneConnection(web.RequestHandler):
         started = perf_counter()
         self._request_count += 1
         request_id = self._edge.request_id(head.sent_id)
-        self._open = place, request_id, started
-        self._reply = _as_it_is
-        outcome = outcome_of(self._begin, head, place, body)
+        now = place.hot.now
+        outcome: Reply | Exception | None = None if now is None else outcome_of(now, place.params, head.headers)
+        if outcome is None:
+            self._open = place, request_id, started
+            outcome = outcome_of(self._begin, head, place, body)
         if outcome is not None:
             return self._done(place, request_id, started, outcome)
         self._answering = self._request_in_progress = True  # a shutdown waits for it
         return None
 
-    def _begin(self, head: Head, place: Place, body: bytes) -> Reply | None:
-        """What can be answered at once; None: it is under way. The headers of what is quick lack the request's id."""
+    def _begin(self, head: Head, place: Place, body: bytes) -> None:
+        """Have it answered. The headers lack the request's id where nobody will ask for it."""
         hot, headers = place.hot, head.headers
-        if hot.now is not None and (reply := hot.now(place.params, headers)) is not None:
-            return reply
         if head.traceparent:
             headers = replace(headers, trace=continued(head.traceparent))
         if hot.soon is not None and (asked := hot.soon(place.params, body, headers)) is not None:
             self._reply = asked.reply
             asked.ask(self._told)
         else:
+            self._reply = _as_it_is
             headers = replace(headers, request_id=self._open[1])
             self._task = begin(self._loop, hot.run(place.params, body, headers, self._is_gone), self._ended)
-        return None
 
     def _ended(self, task: asyncio.Task[Reply]) -> None:
         self._task = None

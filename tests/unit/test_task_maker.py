@@ -15,7 +15,7 @@ from actors.core.phones import BadPhone
 from actors.core.tasks import TaskPolicy, policy_of
 from actors.runtime.clock import ManualClock
 from actors.task_ports import NewTask
-from router.api.tasks import AHEAD_S_MAX, MessageRules, NewMessage, TaskMaker
+from router.api.tasks import AHEAD_S_MAX, Draft, MessageRules, NewMessage, TaskMaker
 from router.edge.errors import BadInput
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -37,9 +37,15 @@ def maker(rules: MessageRules = RULES) -> TaskMaker:
     return TaskMaker(rules, IdSource(lambda: round(NOW_S * 1000), lambda count: b"\x01" * count), Wall())
 
 
-def draft(**fields: Any) -> NewTask:
-    """The task of a message, without its id."""
+def draft(**fields: Any) -> Draft:
+    """What is known of a message before it has an id."""
     return maker().draft(message(**fields))
+
+
+def task(rules: MessageRules = RULES, **fields: Any) -> NewTask:
+    """The task of a message."""
+    by = maker(rules)
+    return by.made(by.draft(message(**fields)), "", None)
 
 
 def message(**fields: Any) -> NewMessage:
@@ -50,20 +56,21 @@ def message(**fields: Any) -> NewMessage:
 
 def test_a_message_is_a_task_of_its_contact_and_instance() -> None:
     """Its line, its lane and its partition follow from them; the policy holds what Evolution is told."""
-    new = draft(instance_name="ventas", message="Hola ñ")
+    new = task(instance_name="ventas", message="Hola ñ")
     assert (new.kid, new.partition) == line_of("ventas", JID)
     assert new.partition == partition_of_instance("ventas")
     assert (new.key, new.host, new.payload) == (f"ventas:{JID}", "evolution:ventas", "Hola ñ".encode())
-    assert (new.task_id, new.trace, new.due_ms, new.received_us) == ("", "", 0, 0)
+    assert is_task_id(new.task_id)
+    assert (new.trace, new.due_ms, new.received_us) == ("", 0, 0)
     assert policy_of(new.policy) == TaskPolicy(instance="ventas", phone="+52 1 55 1234 5678", number="5215512345678")
 
 
 def test_what_a_message_does_not_say_the_rules_do() -> None:
     """And what it says wins."""
     rules = MessageRules(instance="other", on_unknown="dead", max_retries=9)
-    policy = policy_of(maker(rules).draft(message()).policy)
+    policy = policy_of(task(rules).policy)
     assert (policy.instance, policy.on_unknown, policy.max_retries) == ("other", "dead", 9)
-    said = policy_of(maker(rules).draft(message(on_unknown="retry", instance_name="mine")).policy)
+    said = policy_of(task(rules, on_unknown="retry", instance_name="mine").policy)
     assert (said.instance, said.on_unknown, said.max_retries) == ("mine", "retry", 9)
 
 
@@ -79,7 +86,7 @@ def test_a_message_has_its_bounds(message_text: str) -> None:
     """In characters."""
     with pytest.raises(msgspec.ValidationError):
         message(message=message_text)
-    assert len(draft(message="ñ" * 65_536).payload) == 2 * 65_536
+    assert len(task(message="ñ" * 65_536).payload) == 2 * 65_536
 
 
 @pytest.mark.parametrize(
@@ -93,7 +100,7 @@ def test_a_message_has_its_bounds(message_text: str) -> None:
 )
 def test_a_contact_is_one_however_it_is_written(phone: str, number: str) -> None:
     """One line for all; Evolution is told what was given."""
-    new = draft(phone=phone)
+    new = task(phone=phone)
     assert new.kid == line_of("default", JID)[0]
     policy = policy_of(new.policy)
     assert (policy.phone, policy.number) == (phone, number)
@@ -102,7 +109,7 @@ def test_a_contact_is_one_however_it_is_written(phone: str, number: str) -> None
 @pytest.mark.parametrize("phone", ["1@lid", "120363042911934455@g.us"])
 def test_lids_and_groups_are_contacts(phone: str) -> None:
     """As they are."""
-    assert draft(phone=phone).key == f"default:{phone}"
+    assert task(phone=phone).key == f"default:{phone}"
 
 
 @pytest.mark.parametrize("phone", ["123", "abc", "1@example.org", "1" * 16])
@@ -134,9 +141,9 @@ def test_what_is_no_instance_is_refused(name: str) -> None:
         ({"eta": (NOW + timedelta(seconds=AHEAD_S_MAX)).isoformat()}, AHEAD_S_MAX),
     ],
 )
-def test_when_it_is_wanted(fields: dict[str, object], due_s: float | None) -> None:
+def test_when_it_is_wanted(fields: dict[str, Any], due_s: float | None) -> None:
     """A time that has passed is now, wherever its clock stands."""
-    assert draft(**fields).due_ms == (0 if due_s is None else round((NOW_S + due_s) * 1000))
+    assert task(**fields).due_ms == (0 if due_s is None else round((NOW_S + due_s) * 1000))
 
 
 @pytest.mark.parametrize(
@@ -161,31 +168,39 @@ def test_no_time_that_cannot_be_one(fields: dict[str, object]) -> None:
         message(**fields)
 
 
-def named(new: NewTask, message_id: str | None = None, scope: str | None = None) -> str:
+def named(message_id: str | None = None, scope: str | None = None, **fields: Any) -> str:
     """The id that a task gets."""
-    of = maker().named(new, message_id, "00-abc", scope)
+    of = maker().made(draft(message_id=message_id, **fields), "00-abc", scope)
     assert of.trace == "00-abc"
     assert is_task_id(of.task_id)
-    assert partition_of(of.task_id) == new.partition
+    assert partition_of(of.task_id) == of.partition
     return of.task_id
 
 
 def test_a_message_id_gives_one_task_a_contact() -> None:
     """However the contact is written and whatever it says; another contact or instance has another."""
-    first = named(draft(), "m1")
-    assert named(draft(phone=JID, message="another", delay=60), "m1") == first
-    assert named(draft(), "m1", scope="idempotent") == first
-    others = {
-        named(draft(), "m2"),
-        named(draft(phone="5215587654321"), "m1"),
-        named(draft(instance_name="ventas"), "m1"),
-    }
+    first = named("m1")
+    assert named("m1", phone=JID, message="another", delay=60) == first
+    assert named("m1", scope="idempotent") == first
+    others = {named("m2"), named("m1", phone="5215587654321"), named("m1", instance_name="ventas")}
     assert len(others | {first}) == 4
 
 
 def test_an_idempotency_key_gives_one_task() -> None:
     """Without either every message is its own."""
-    assert named(draft(), scope="a") == named(draft(), scope="a") != named(draft(), scope="b")
+    assert named(scope="a") == named(scope="a") != named(scope="b")
     one = maker()
-    new = draft()
-    assert len({one.named(new, None, "", None).task_id for _ in range(100)}) == 100
+    new = one.draft(message())
+    assert len({one.made(new, "", None).task_id for _ in range(100)}) == 100
+
+
+def test_what_is_remembered_of_a_contact_is_not_what_is_said() -> None:
+    """Two messages to one have their own texts and times; other options have another policy."""
+    one = maker()
+    tasks = [
+        one.made(one.draft(message(**fields)), "", None)
+        for fields in ({"message": "a", "delay": 5}, {"message": "b"}, {"message": "c", "on_unknown": "retry"})
+    ]
+    assert [each.payload for each in tasks] == [b"a", b"b", b"c"]
+    assert [each.due_ms > 0 for each in tasks] == [True, False, False]
+    assert [policy_of(each.policy).on_unknown for each in tasks] == [RULES.on_unknown, RULES.on_unknown, "retry"]
