@@ -75,13 +75,13 @@ class Committer(Generic[Q, A]):
     def submit(self, request: Q, size_bytes: int, answer: Answer) -> None:
         """Queue a request; `answer` is called once, in the order of submission. Raises Overloaded when full."""
         now = self._clock.monotonic()
-        if self._queue and (
-            self._queued_bytes + size_bytes > QUEUE_BYTES_MAX or now - self._queue[0][3] > QUEUE_AGE_S_MAX
-        ):
+        queue = self._queue
+        if not queue:
+            self._idle.clear()
+        elif self._queued_bytes + size_bytes > QUEUE_BYTES_MAX or now - queue[0][3] > QUEUE_AGE_S_MAX:
             raise Overloaded(f"the {self._name} queue is full")
-        self._queue.append((request, size_bytes, answer, now))
+        queue.append((request, size_bytes, answer, now))
         self._queued_bytes += size_bytes
-        self._idle.clear()
         if not self._armed:
             self._armed = True
             if self._calls:

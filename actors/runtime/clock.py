@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 _BOOTTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -40,12 +41,10 @@ class LoopClock:
         # Not methods around them: they are asked several times for each request.
         self.monotonic = monotonic
         self.call_at = schedule
+        self.boottime: Callable[[], float] = partial(time.clock_gettime, _BOOTTIME)
 
     def wall(self) -> float:
         return time.time()
-
-    def boottime(self) -> float:
-        return time.clock_gettime(_BOOTTIME)
 
 
 class _ManualTimer:

@@ -272,12 +272,16 @@ def register(app: web.Application, routes: DurationRoutes) -> None:
 
 def render(key: str, value: bytes, entry: Entry, left_ms: int) -> bytes:
     """The answer to a read."""
-    return b'{"key":%b,%b' % (_encode(key), item(value, entry, left_ms)[1:])
+    return b'{"key":%b,%b' % (_encode(key), _members(value, entry, left_ms))
 
 
 def item(value: bytes, entry: Entry, left_ms: int) -> bytes:
     """A value as JSON, with how long it stays."""
-    return b'{"value":%b,"expires_at":%b,"remaining_ttl":"%b"}' % (
+    return b"{" + _members(value, entry, left_ms)
+
+
+def _members(value: bytes, entry: Entry, left_ms: int) -> bytes:
+    return b'"value":%b,"expires_at":%b,"remaining_ttl":"%b"}' % (
         value,
         entry.expires_at or _expires_at(entry),
         as_duration(left_ms).encode(),

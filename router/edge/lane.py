@@ -199,7 +199,7 @@ class LaneConnection(web.RequestHandler):
             super().data_received(data)
         elif self._answering or self._held:
             self._hold(data)
-        elif self._is_between() and (head := heads.alone(data)) is not None and head.place is not None:
+        elif (head := heads.alone(data)) is not None and head.place is not None and self._is_between():
             answer = self._answer(head, head.place, data[head.size :])
             if answer is not None:
                 self._write(answer)
