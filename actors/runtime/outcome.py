@@ -42,7 +42,7 @@ async def told(ask: Callable[[Tell[T]], object]) -> T:
 
 
 def begin(
-    loop: asyncio.AbstractEventLoop, job: Coroutine[Any, Any, T], tell: Callable[[asyncio.Task[T]], None]
+    loop: asyncio.AbstractEventLoop, job: Coroutine[Any, Any, T], tell: Callable[[asyncio.Task[T]], object]
 ) -> asyncio.Task[T]:
     """Run a job; `tell` gets its task when it has ended. Whoever asked keeps the task until then."""
     task = loop.create_task(job)

@@ -16,12 +16,13 @@ import msgspec
 from aiohttp import web
 
 from actors.ports import StoreAway
+from actors.runtime.outcome import Tell, begin, ended_with
 from router.edge.errors import NotFound
-from router.edge.handlers import body_endpoint, endpoint, hot, key_endpoint
+from router.edge.handlers import RunSoon, body_endpoint, endpoint, hot, key_endpoint
 from router.edge.http import Edge
 from router.edge.metrics import Metrics
 from router.edge.server import EdgeRunner
-from router.edge.usecase import Call, Reply, RequestHeaders
+from router.edge.usecase import Asked, BodyUseCase, Call, Reply, RequestHeaders
 from tests.support.doubles import JournalLines
 from tests.support.virtual_time import ticks
 
@@ -100,9 +101,10 @@ class Seen(NamedTuple):
 
 
 class Stand:
-    """One server."""
+    """One server. `soon`: its POSTs, too, are answered by the lane without a task."""
 
-    def __init__(self, *, fast_lane: bool, draining: bool = False) -> None:
+    def __init__(self, *, fast_lane: bool, soon: bool = False, draining: bool = False) -> None:
+        self._soon = soon
         self.calls: list[object] = []
         self.metrics = Metrics("0")
         self.log = Lines()
@@ -118,9 +120,8 @@ class Stand:
         """Start it, and let it learn its routes as any server does: from its first requests."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         router = app.router
-        router.add_post("/body", hot(body_endpoint(self._body)))
-        router.add_post("/gate", hot(body_endpoint(self._gated)))
-        router.add_post("/fails", hot(body_endpoint(self._fails)))
+        for path, use_case in (("/body", self._body), ("/gate", self._gated), ("/fails", self._fails)):
+            router.add_post(path, hot(body_endpoint(use_case), soon=self._asked(use_case) if self._soon else None))
         one = "/keys/{key:(?s:.+)}"
         router.add_get("/keys/all", endpoint(self._call))
         router.add_get(one, hot(key_endpoint(self._key), self._key_now))
@@ -194,7 +195,38 @@ class Stand:
         told["trace"] = headers.trace[:35]  # our own span in it is new each time
         if params.get("key", "").startswith("near") or headers.path == "/now":
             told["request_id"] = told["trace"] = ""  # what is answered at once is not told of them
+        if name in ("body", "gate", "fails"):
+            told["request_id"] = ""  # what needs no task is not told of it
         self.calls.append((name, dict(params), body, tuple(sorted(told.items()))))
+
+    def _asked(self, use_case: BodyUseCase) -> RunSoon:
+        """The same use case as one that asks for something: some bodies fail when they ask, some when they answer, and
+        some want to be run."""
+
+        def soon(_params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[Reply] | None:
+            if body == b"abc":
+                return None
+
+            fails = body if use_case == self._fails else b""
+
+            def ask(tell: Tell[Any]) -> None:
+                loop = asyncio.get_running_loop()
+                if fails in (b"away", b"late"):
+                    self._note("fails", {}, body, headers)
+                    if fails == b"away":
+                        raise StoreAway("away")
+                    loop.call_soon(tell, Reply(200, b""))
+                else:
+                    begin(loop, use_case(body, headers), lambda task: tell(ended_with(task)))
+
+            def reply(outcome: Reply) -> Reply:
+                if fails == b"late":
+                    raise NotFound("no such thing", extra={"key": "k"})
+                return outcome
+
+            return Asked(ask, reply)
+
+        return soon
 
     async def _body(self, body: bytes, headers: RequestHeaders) -> Reply:
         self._note("body", {}, body, headers)

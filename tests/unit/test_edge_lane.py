@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 from tests.support.lane_stand import Seen, Stand
 
 EXAMPLES = max(settings.get_profile("quick").max_examples, 300)
-BODIES = (b"", b"{}", b"abc", b'{"key":"k","value":1}', b"away", b"bug", b"304", b"x" * 1999, b"x" * 2000, b"x" * 2001)
+BODIES = (
+    b"",
+    b"{}",
+    b"abc",
+    b'{"key":"k","value":1}',
+    b"away",
+    b"bug",
+    b"late",
+    b"304",
+    b"x" * 1999,
+    b"x" * 2000,
+    b"x" * 2001,
+)
 HOT = ("/body", "/fails", "/keys/a", "/keys/near", "/keys/near-gone", "/keys/near-long", "/calls/7", "/now")
 COLD = (
     *("/cold", "/keys/all", "/nothing", "/body/", "/body?x=1", "/keys/a%20b", "/keys/a%", "/keys/a/b", "/keys/"),
@@ -48,6 +60,7 @@ ODD = (
     *("Sec-WebSocket-Key: x", "Sec-WebSocket-Version: 13", "Date: a\r\nDate: b", "X: " + "y" * 9000),
 )
 NOW = b"GET /now HTTP/1.1\r\nHost: here\r\n\r\n"
+FAILS = b"POST /fails HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%b"
 SMUGGLED = b"%b /body HTTP/1.1\r\nHost: here\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"
 METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "get", "G@T", "CONNECT")
 DAMAGE = (b"", b"\x00", b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"%", b"\xff", b"0", b"GET ")
@@ -97,12 +110,17 @@ def streams(draw: st.DrawFn) -> list[bytes]:
     return [piece for piece in pieces if piece]
 
 
-class Pair:
-    """The same server twice, with the lane and without."""
+class Servers:
+    """The same server thrice: without the lane, with it, and with it for use cases that need no task there."""
 
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
-        self.on, self.off = (self.runner.run(Stand(fast_lane=fast_lane).open()) for fast_lane in (True, False))
+        self.off = self._open(fast_lane=False)
+        self.on = self._open(fast_lane=True)
+        self.soon = self._open(fast_lane=True, soon=True)
+
+    def _open(self, *, fast_lane: bool, soon: bool = False) -> Stand:
+        return self.runner.run(Stand(fast_lane=fast_lane, soon=soon).open())
 
     def hears(self, stand: Stand, pieces: list[bytes], *, at_once: bool) -> Seen:
         """What comes of these bytes there."""
@@ -118,18 +136,18 @@ class Pair:
         return self.runner.run(play())
 
     def close(self) -> None:
-        """Stop both."""
-        for stand in (self.on, self.off):
+        """Stop all."""
+        for stand in (self.on, self.soon, self.off):
             self.runner.run(stand.close())
         self.runner.close()
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
+def servers() -> Iterator[Servers]:
     """One for all examples: what they leave behind must not matter."""
-    pair = Pair()
-    yield pair
-    pair.close()
+    servers = Servers()
+    yield servers
+    servers.close()
 
 
 @pytest.mark.timeout(3600)
@@ -141,13 +159,17 @@ def pair() -> Iterator[Pair]:
     pieces=[b"GET /keys/near HTTP/1.1\r\nHost: here\r\nContent-Length: 24\r\n\r\n" + NOW[:-2], b"\r\n" + NOW],
     at_once=False,
 )
-def test_all_that_can_be_seen_is_the_same(pair: Pair, pieces: list[bytes], *, at_once: bool) -> None:
+@example(
+    pieces=[FAILS % (4, b"late"), FAILS % (4, b"away"), FAILS % (2, b"{}") + FAILS % (3, b"bug") + NOW], at_once=False
+)
+def test_all_that_can_be_seen_is_the_same(servers: Servers, pieces: list[bytes], *, at_once: bool) -> None:
     """Answers in their order, whether the connection closed, what the use cases got, what was counted and logged."""
-    with_lane = pair.hears(pair.on, pieces, at_once=at_once)
-    assert with_lane == pair.hears(pair.off, pieces, at_once=at_once)
+    without = servers.hears(servers.off, pieces, at_once=at_once)
+    assert servers.hears(servers.on, pieces, at_once=at_once) == without
+    assert servers.hears(servers.soon, pieces, at_once=at_once) == without
 
 
-def test_the_lane_has_its_share(pair: Pair) -> None:
+def test_the_lane_has_its_share(servers: Servers) -> None:
     """Of plain requests it serves all, else the property above would prove nothing."""
     plain = [
         b"POST /body HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}",
@@ -156,11 +178,12 @@ def test_the_lane_has_its_share(pair: Pair) -> None:
         b"PUT /keys/a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}",
         b"GET /calls/7 HTTP/1.1\r\nHost: h\r\n\r\n",
         NOW,
-        b"POST /fails HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\naway",
+        FAILS % (4, b"away"),
     ]
-    pair.hears(pair.on, plain, at_once=False)
-    assert pair.on.lane_answers == len(plain)
-    pair.hears(pair.on, [b"".join(plain)], at_once=False)
-    assert pair.on.lane_answers == len(plain)
-    pair.hears(pair.off, plain, at_once=False)
-    assert pair.off.lane_answers == 0
+    for stand in (servers.on, servers.soon):
+        servers.hears(stand, plain, at_once=False)
+        assert stand.lane_answers == len(plain)
+        servers.hears(stand, [b"".join(plain)], at_once=False)
+        assert stand.lane_answers == len(plain)
+    servers.hears(servers.off, plain, at_once=False)
+    assert servers.off.lane_answers == 0

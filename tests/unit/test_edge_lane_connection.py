@@ -27,10 +27,10 @@ def gate(body: bytes) -> bytes:
     return b"POST /gate HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (HOST, len(body), body)
 
 
-@pytest.fixture(name="stand")
-async def fixture_stand() -> AsyncIterator[Stand]:
-    """One with the lane on."""
-    stand = await Stand(fast_lane=True).open()
+@pytest.fixture(name="stand", params=[False, True], ids=["task", "soon"])
+async def fixture_stand(request: pytest.FixtureRequest) -> AsyncIterator[Stand]:
+    """One with the lane on, whose open answers have a task or do without."""
+    stand = await Stand(fast_lane=True, soon=request.param).open()
     yield stand
     stand.open_gate()
     await stand.close()
