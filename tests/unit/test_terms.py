@@ -1,0 +1,116 @@
+"""Known terms: a message is taken, or refused, as if nothing were remembered; and the memory is bounded."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from actors.core.intake import accept, limits_of
+from actors.core.json_limits import BadField, check_limits
+from actors.core.partition import locate
+from actors.core.policy import BufferOptions, Message
+from actors.core.terms import KNOWN_MAX, SAID_BYTES_MAX, KnownTerms, Taken
+from tests.support.json_text import OBJECTS
+
+HOST = "https://a.example:443"
+WEBHOOKS = ('{"url":"https://a.example/"}', '{"url":"https://a.example/","headers":{"A":"b"}}', '{"url":""}', "{}", "1")
+BUFFERS = (
+    *('{"key":"k"}', '{"key":"k","aggregate_field":"a"}', '{"key":"ñ","max_size":2,"aggregate_field":"a.0"}'),
+    *('{"key":"k","mode":"debounce","max_wait":1}', '{"key":"k","extra":1}', '{"key":""}', '{ "key" : "k" }'),
+)
+PAYLOADS = ('{"a":"x"}', '{"a":["x"]}', '{"a":1}', "[]", '{"a":1e999}', '{"a":12345678901234567890}', '{"a":"\\u00')
+IDS = (None, '"m1"', '"m\\u0031"', '""', '"ñ"', "1", '"' + "m" * 129 + '"')
+DAMAGE = (b"", b'"', b"{", b"}", b",", b"\xff", b"\x00", b"\\", b"0")
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """A request: mostly a good one, its members in any order, some there twice, some bytes damaged."""
+    payload = draw(st.sampled_from(PAYLOADS) | OBJECTS)
+    members = [
+        f'"webhook":{draw(st.sampled_from(WEBHOOKS[:2]) | st.sampled_from(WEBHOOKS))}',
+        f'"buffer":{draw(st.sampled_from(BUFFERS[:3]) | st.sampled_from(BUFFERS))}',
+        f'"payload":{payload}',
+    ]
+    message_id = draw(st.sampled_from(IDS[:3]) | st.sampled_from(IDS))
+    if message_id is not None:
+        members.append(f'"message_id":{message_id}')
+    if draw(st.integers(0, 4)) == 0:
+        members = draw(st.permutations(members))
+    if draw(st.integers(0, 6)) == 0:
+        members.append(draw(st.sampled_from((*members, '"other":{"a":[]}', '"webhook":null', '"buffer":{"key":"2"}'))))
+    space = draw(st.sampled_from(("", "", " ")))
+    body = bytearray(f"{{{f',{space}'.join(members)}}}".encode())
+    if draw(st.integers(0, 5)) == 0:
+        at = draw(st.integers(0, len(body)))
+        body[at : at + draw(st.integers(0, 2))] = draw(st.sampled_from(DAMAGE))
+    return bytes(body)
+
+
+def take(known: KnownTerms, body: bytes) -> Taken:
+    """As the route does it."""
+    check_limits(body)
+    body.decode()
+    taken = known.recall(body)
+    if taken is None:
+        taken = known.learn(body, accept(msgspec.json.decode(body, type=Message)), HOST)
+    return taken
+
+
+def outcome(known: KnownTerms, body: bytes) -> object:
+    """What came of it, comparable."""
+    try:
+        return msgspec.to_builtins(take(known, body))
+    except (BadField, msgspec.DecodeError, UnicodeDecodeError) as error:
+        return type(error), str(error)
+
+
+@given(st.lists(bodies(), min_size=1, max_size=8))
+@example(
+    [b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"payload":{}}', b'{"webhook":{"url":"u"},"buffer":{"key":"k"}}']
+)
+def test_what_is_remembered_changes_nothing(sent: list[bytes]) -> None:
+    """In whatever order they come, and when all of them come again."""
+    known = KnownTerms()
+    for body in (*sent, *sent):
+        assert outcome(known, body) == outcome(KnownTerms(), body)
+
+
+def request(key: str = "k", payload: str = '{"a":"x"}', url: str = "https://a.example/") -> bytes:
+    """A good one."""
+    return b'{"webhook":{"url":%b},"buffer":{"key":%b,"aggregate_field":"a"},"payload":%b}' % (
+        msgspec.json.encode(url),
+        msgspec.json.encode(key),
+        payload.encode(),
+    )
+
+
+def test_terms_are_known_after_the_first_message() -> None:
+    """All that does not depend on the payload is the same object from then on."""
+    known = KnownTerms()
+    assert known.recall(request()) is None
+    first, second = take(known, request()), take(known, request(payload='{"a":"y"}'))
+    assert second.terms is first.terms
+    assert (first.payload, second.payload) == (b'{"a":"x"}', b'{"a":"y"}')
+    terms, options = first.terms, BufferOptions(key="k", aggregate_field="a")
+    assert (terms.options, terms.limits, terms.host) == (options, limits_of(options), HOST)
+    assert (terms.kid, terms.partition) == locate("k")
+    assert known.recall(request("other")) is None
+    assert known.recall(request(url="https://b.example/")) is None
+
+
+def test_what_is_used_stays_and_what_is_not_goes() -> None:
+    """However many keys callers make up: two generations, and long texts not at all."""
+    known = KnownTerms()
+    take(known, request("kept"))
+    for number in range(3 * KNOWN_MAX):
+        take(known, request(f"k{number}"))
+        if number % (KNOWN_MAX // 2) == 0:
+            assert known.recall(request("kept")) is not None
+    assert known.recall(request("k0")) is None
+    assert known.recall(request(f"k{3 * KNOWN_MAX - 1}")) is not None
+    assert len(known._young) + len(known._old) <= 2 * KNOWN_MAX
+    long = request(url="https://a.example/".ljust(SAID_BYTES_MAX, "x"))
+    take(known, long)
+    assert known.recall(long) is None
