@@ -129,13 +129,17 @@ def conversation() -> Iterator[bytes]:
         b"x",
     ):
         yield request("POST", "/api/queue/publish", body)
+        yield request("POST", "/api/queue/publish", body, Idempotency_Key="one")
     for body in (
         {"phone": "+52 1 234 567 890", "message": "Hola"},
+        {"phone": "+52 1 234 567 890", "message": "Hola", "message_id": "m1"},
+        {"phone": "+52 1 234 567 890", "message": "Hola", "message_id": "m1", "delay": 60},
         {"phone": "x", "message": "Hola"},
         {"phone": "1"},
         {},
     ):
         yield request("POST", "/messages", body)
+        yield request("POST", "/messages", body, Idempotency_Key="two")
     for task_id in ("tsk_nothing", "x", "tsk_" + "0" * 40):
         yield request("GET", f"/tasks/{task_id}")
     yield request("GET", "/livez")
@@ -205,6 +209,34 @@ async def test_nobody_gets_another_s_answer(pair: Pair, http: aiohttp.ClientSess
 
     await until(alone, 20, what="connections that ended are let go")
     assert (await client.call("GET", "/health")).status == 200
+
+
+@pytest.mark.timeout(180)
+async def test_two_workers_have_a_lane_each(make_node: NodeFactory, own_valkey: ValkeyServer) -> None:
+    """Connections go to either, and what was asked of one is answered by it."""
+    node = make_node({"WORKERS": "2", "NODE_ID": "two"}, redis_url=own_valkey.url)
+    await node.start()
+    ends_at = monotonic() + SECONDS
+    counts = await asyncio.gather(*(talk(node, number, ends_at) for number in range(TALKERS)))
+    assert min(counts) > 0
+
+
+async def test_who_hears_only_is_answered_whole_or_not_at_all(pair: Pair, http: aiohttp.ClientSession) -> None:
+    """A client that closes its side behind its request: as with aiohttp the connection ends, and what it asked is
+    done."""
+    asked = 10
+    for node in pair:
+        await answer_to(node, request("GET", "/livez"), request("POST", "/api/v1/message", MESSAGE))
+        for each in [request("GET", "/livez"), request("POST", "/api/v1/message", MESSAGE)] * asked:
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+            writer.write(each)
+            writer.write_eof()
+            async with asyncio.timeout(5):
+                stream = await reader.read()
+            writer.close()
+            assert [status for status, _, _ in parsed(stream)] in ([], [b"HTTP/1.1 200 OK"])
+        batch = await Client(http, node.url).call("GET", "/api/v1/buffers/k")
+        assert batch.json["size"] == asked + 1
 
 
 OTHER_AIOHTTP = "import aiohttp; aiohttp.__version__ = '3.99.0'; from router.cli import main; main()"
