@@ -109,10 +109,10 @@ MUTANTS = {
         "append", "at % 3 == 0", "true", DEDUPE.test_only_ids_count_in_a_batch_that_outlives_the_window
     ),
     "one message too many": Mutant(
-        "append", "n >= tonumber", "n > tonumber", BATCHES.test_the_message_that_fills_a_batch_closes_it
+        "append", "n >= max_size", "n > max_size", BATCHES.test_the_message_that_fills_a_batch_closes_it
     ),
     "one byte too many": Mutant(
-        "append", "b >= tonumber", "b > tonumber", BATCHES.test_a_batch_closes_when_its_bytes_are_in
+        "append", "b >= max_bytes", "b > max_bytes", BATCHES.test_a_batch_closes_when_its_bytes_are_in
     ),
     "a window that moves": Mutant(
         "append", "elseif n == 1 then", "else", BATCHES.test_a_window_keeps_the_deadline_of_its_first_message
