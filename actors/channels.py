@@ -7,7 +7,7 @@ or Redis. Invariant: a channel is listened to while somebody here needs it, once
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from msgspec import Struct
@@ -46,6 +46,8 @@ from actors.topic import Topic, outlet_key
 
 ASKED = (500, 256 * 1024)
 """How many messages and bytes one answer brings."""
+NAMES_KEPT = 4096
+"""Of so many channels it is remembered where their streams are."""
 HISTORY_BYTES = 512 * 1024
 """What one page of a history holds, at the most but for its last message."""
 RETRY_S = 0.2
@@ -335,6 +337,7 @@ class Channels:
             self._clock.call_at(self._clock.monotonic() + RETRY_S, topic.foreign.go_on)
 
 
+@lru_cache(maxsize=NAMES_KEPT)
 def channel_of(name: str) -> ChannelName:
     """A channel by its name."""
     return ChannelName(name, *locate(name))

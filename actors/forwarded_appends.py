@@ -14,6 +14,7 @@ from actors.attempt import Tools
 from actors.committer import Committer
 from actors.node_ports import NotOwner, PeerAppend, PeerAway, Peers
 from actors.ports import Appended, Entry, Histogram, StoreAway
+from actors.runtime.outcome import Tell
 
 APPEND_S = 0.05
 """A store answers in 2 ms: an owner that needs longer is in trouble, and any node can store the message."""
@@ -53,13 +54,10 @@ class ForwardedAppends:
         self.on_stored: Callable[[Sequence[Entry], Sequence[int]], None] = lambda _entries, _received_us: None
         """Told of messages that their owners stored; set once by the composition root."""
 
-    async def append(self, owner: str, entry: Entry) -> Appended | NotOwner:
-        """Have its owner store a message. Raises Overloaded when it surely did not; PeerAway and StoreAway when
-        nobody can know."""
-        outcome = await self._line(owner).ask(entry, len(entry.payload) + ENTRY_OVERHEAD_BYTES)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+    def submit(self, owner: str, entry: Entry, tell: Tell[Appended | NotOwner]) -> None:
+        """Have its owner store a message; `tell` is called later, once: Overloaded when it surely did not, PeerAway and
+        StoreAway when nobody can know. Raises Overloaded."""
+        self._line(owner).submit(entry, len(entry.payload) + ENTRY_OVERHEAD_BYTES, tell)
 
     async def drained(self) -> None:
         """Wait until everything has an answer."""

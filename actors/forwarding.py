@@ -107,7 +107,6 @@ class Forwarding:
         self._deliveries = deliveries
         self._ownership = ownership
         self._neighbours = neighbours
-        self._supervisor = tools.supervisor
         self._clock = tools.clock
         self._meters = tools.meters
         self.appends = ForwardedAppends(neighbours.peers, ownership.heard, tools)
@@ -183,36 +182,33 @@ class Forwarding:
             self._neighbours.bell.ring(owner, ready)
 
     def _by_way_of_owner(self, entry: Entry, tell: Tell[Appended]) -> None:
-        if self._ownership.epoch(entry.partition):
-            self._buffers.submit(entry, tell)
-        else:
-            self._supervisor.spawn("forwarded append", self._forward(entry, tell))
-
-    async def _forward(self, entry: Entry, tell: Tell[Appended]) -> None:
-        outcome: Appended | Exception = StoreAway("the write was not finished")
-        try:
-            outcome = await self._forwarded(entry)
-        except (StoreAway, Overloaded) as error:
-            outcome = error
-        finally:
-            tell(outcome)
-
-    async def _forwarded(self, entry: Entry) -> Appended:
         """Have the owner store a message; one that nobody is known to have stored is stored from here."""
         owner = self._ownership.owner_of(entry.partition)
-        if not self._is_other(owner):
-            return await self._buffers.append(entry)
-        uncertain = False
+        if self._ownership.epoch(entry.partition) or not self._is_other(owner):
+            self._buffers.submit(entry, tell)
+            return
+
+        def answered(outcome: Appended | NotOwner | Exception) -> None:
+            if isinstance(outcome, Appended):
+                tell(outcome)
+            else:
+                self._instead(entry, tell, uncertain=isinstance(outcome, PeerAway | StoreAway))
+
         try:
-            answer = await self.appends.append(owner, entry)
-            if isinstance(answer, Appended):
-                return answer
+            self.appends.submit(owner, entry, answered)
         except Overloaded:
-            pass
-        except (PeerAway, StoreAway):
-            uncertain = True
-        appended = await self._buffers.append(entry)
-        return _of_this_request(entry, appended) if uncertain else appended
+            self._buffers.submit(entry, tell)
+
+    def _instead(self, entry: Entry, tell: Tell[Appended], *, uncertain: bool) -> None:
+        """Store here what its owner did not, or perhaps did."""
+
+        def answered(outcome: Appended | Exception) -> None:
+            tell(_of_this_request(entry, outcome) if uncertain and isinstance(outcome, Appended) else outcome)
+
+        try:
+            self._buffers.submit(entry, answered)
+        except Overloaded as error:
+            tell(error)
 
     async def _by_owner(
         self, partition: int, request: PeerRequest, here: Callable[[], Awaitable[PeerAnswer]]

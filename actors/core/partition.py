@@ -7,18 +7,14 @@ Invariant: stored data depends on these functions; they never change.
 from __future__ import annotations
 
 from binascii import b2a_base64
-from functools import lru_cache
 from hashlib import blake2b
 
 PARTITIONS = 256
 KID_CHARACTERS = 22
-REMEMBERED = 4096
-"""Answers that are remembered: most keys are asked for again and again."""
 _DIGEST_BYTES = 16
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
-@lru_cache(maxsize=REMEMBERED)
 def locate(key: str) -> tuple[str, int]:
     """The key's kid (base64url of its hash, without padding) and its partition (the hash's first byte)."""
     # Keys in paths may hold lone surrogates; such a key is nobody's, but looking for it is no error.
@@ -26,7 +22,6 @@ def locate(key: str) -> tuple[str, int]:
     return _kid(digest), digest[0]
 
 
-@lru_cache(maxsize=REMEMBERED)
 def line_of(instance: str, contact: str) -> tuple[str, int]:
     """The kid of what is sent to one contact, which no buffer's key has, and the partition of the instance: all that
     one instance sends has one owner."""

@@ -19,6 +19,11 @@ KNOWN_MAX = 4096
 SAID_BYTES_MAX = 2048
 """How long either object may be to be remembered."""
 
+_AROUND = len('{"webhook":,"buffer":,"payload":}')
+_AROUND_ID = len(',"message_id":""')
+_MEMBER_BYTES_MIN = len(',"buffer":1')
+"""What is left of a body beside its parts may be white space; from so many bytes on it may be more."""
+
 Said = tuple[bytes, bytes]
 
 
@@ -41,7 +46,7 @@ class Taken(Struct, frozen=True, gc=False):
     message_id: str | None
 
 
-class _Sketch(Struct, frozen=True, gc=False):
+class _Sketch(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A message whose parts are left as they are."""
 
     webhook: Raw
@@ -49,11 +54,24 @@ class _Sketch(Struct, frozen=True, gc=False):
     payload: Raw
     message_id: MessageId | None = None
 
-    def said(self) -> Said:
-        return bytes(self.webhook), bytes(self.buffer)
+
+_decode = msgspec.json.Decoder(_Sketch).decode
 
 
-_sketch = msgspec.json.Decoder(_Sketch).decode
+def _taken_apart(body: bytes) -> tuple[Said, bytes, str | None] | None:
+    """The two objects, the payload and the message id of a body in which nothing else is. None when something may be
+    that would have to be looked at: an unknown member, or one that stands there twice, of which a decoder gives only
+    the last."""
+    try:
+        sketch = _decode(body)
+    except msgspec.DecodeError:
+        return None
+    webhook, buffer, payload = bytes(sketch.webhook), bytes(sketch.buffer), bytes(sketch.payload)
+    message_id = sketch.message_id
+    rest = len(body) - len(webhook) - len(buffer) - len(payload) - _AROUND
+    if message_id is not None:
+        rest -= len(message_id) + _AROUND_ID
+    return ((webhook, buffer), payload, message_id) if rest < _MEMBER_BYTES_MIN else None
 
 
 class KnownTerms:
@@ -66,29 +84,27 @@ class KnownTerms:
     def recall(self, body: bytes) -> Taken | None:
         """The message if its terms are known; else it must be decoded whole, and may be wrong. Raises BadMessage for
         its payload. Of `body` is known what holds before a decoder sees it (`json_limits`, UTF-8)."""
-        try:
-            sketch = _sketch(body)
-        except msgspec.DecodeError:
+        parts = _taken_apart(body)
+        if parts is None:
             return None
-        said = sketch.said()
+        said, payload, message_id = parts
         terms = self._young.get(said)
         if terms is None:
             terms = self._old.get(said)
             if terms is None:
                 return None
             self._remember(said, terms)
-        payload = bytes(sketch.payload)
         check_payload(terms.options, payload)
-        return Taken(terms, payload, sketch.message_id)
+        return Taken(terms, payload, message_id)
 
     def learn(self, body: bytes, accepted: Accepted, host: str) -> Taken:
         """The message that was made of this body and found to be right, its terms remembered."""
         message = accepted.message
         kid, partition = locate(message.buffer.key)
         terms = Terms(message.buffer, accepted.limits, accepted.policy, host, kid, partition)
-        said = _sketch(body).said()
-        if max(map(len, said)) <= SAID_BYTES_MAX:
-            self._remember(said, terms)
+        parts = _taken_apart(body)
+        if parts is not None and max(map(len, parts[0])) <= SAID_BYTES_MAX:
+            self._remember(parts[0], terms)
         return Taken(terms, accepted.payload, message.message_id)
 
     def _remember(self, said: Said, terms: Terms) -> None:

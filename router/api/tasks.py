@@ -239,13 +239,8 @@ class TaskRoutes:
 
     def _store(self, draft: Draft, trace: str, scope: str | None) -> Asked[Enqueued]:
         task = self._maker.made(draft, trace, scope)
-
-        def reply(stored: Enqueued) -> Reply:
-            # An id that was made for this request, or of its idempotency key, is nobody else's.
-            duplicate = stored.duplicate and draft.message_id is not None
-            return Reply(202, _encode(Queued(True, QUEUED, task.task_id, duplicate)))
-
-        return Asked(partial(self._tasks.submit, task), reply)
+        # An id that was made for this request, or of its idempotency key, is nobody else's.
+        return Asked(partial(self._tasks.submit, task), partial(_queued, task.task_id, draft.message_id is not None))
 
 
 class Draft(Struct, frozen=True, gc=False):
@@ -319,6 +314,10 @@ def register(app: web.Application, routes: TaskRoutes) -> None:
     router.add_get("/tasks/{task_id}", hot(endpoint(routes.get_task)))
     router.add_delete("/tasks/{task_id}", endpoint(routes.revoke_task))
     router.add_post("/tasks/{task_id}/retry", endpoint(routes.retry_task))
+
+
+def _queued(task_id: str, named: bool, stored: Enqueued) -> Reply:
+    return Reply(202, _encode(Queued(True, QUEUED, task_id, named and stored.duplicate)))
 
 
 def _id(call: Call) -> str:

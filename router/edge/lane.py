@@ -185,7 +185,7 @@ class LaneConnection(web.RequestHandler):
         self._task: asyncio.Task[Reply] | None = None
         self._open: tuple[Place, str, float]
         """Of what is being answered: where it leads, its id, when it came."""
-        self._reply: Callable[[Any], Reply]
+        self._reply: Callable[[Any], Reply] = _as_it_is
         """What makes its answer of what came of it."""
         self._held: deque[tuple[bytes, int]] = deque()
         """What has waited, and from where on. What begins in the middle is known to be whole requests."""
@@ -293,10 +293,9 @@ class LaneConnection(web.RequestHandler):
         if head.traceparent:
             headers = replace(headers, trace=continued(head.traceparent))
         if hot.soon is not None and (asked := hot.soon(place.params, body, headers)) is not None:
-            self._reply = asked.reply
             asked.ask(self._told)
+            self._reply = asked.reply
         else:
-            self._reply = _as_it_is
             headers = replace(headers, request_id=self._open[1])
             self._task = begin(self._loop, hot.run(place.params, body, headers, self._is_gone), self._ended)
 
@@ -314,6 +313,7 @@ class LaneConnection(web.RequestHandler):
             return
         if not isinstance(outcome, Exception):
             outcome = outcome_of(self._reply, outcome)
+        self._reply = _as_it_is  # what was asked with goes, however long the connection stays
         try:
             answer = self._done(*self._open, outcome)
         except Exception:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
+from weakref import ref
 
 import msgspec
 from aiohttp import web
@@ -112,6 +113,8 @@ class Stand:
         self.edge.draining = draining
         self.fast_lane = fast_lane
         self.lane_answers = 0
+        self.asked_with: list[ref[object]] = []
+        """What answers were made with, where there was no task: gone when they are."""
         self._gate = asyncio.Event()
         self._runner: EdgeRunner
         self._counted_before: Counter[tuple[str, ...]] = Counter()
@@ -158,6 +161,7 @@ class Stand:
     def forget(self) -> None:
         """What was seen so far belongs to another test."""
         self.calls.clear()
+        self.asked_with.clear()
         self.log.lines.clear()
         self.lane_answers = 0
         self._counted_before = self._counted()
@@ -224,6 +228,7 @@ class Stand:
                     raise NotFound("no such thing", extra={"key": "k"})
                 return outcome
 
+            self.asked_with.append(ref(reply))
             return Asked(ask, reply)
 
         return soon

@@ -176,6 +176,18 @@ async def test_nothing_is_left_of_connections(stand: Stand) -> None:
     assert alive() <= before
 
 
+async def test_an_idle_connection_keeps_nothing_of_what_was_asked() -> None:
+    """Neither after an answer nor after a failure: a message may be long, and connections are many."""
+    stand = await Stand(fast_lane=True, soon=True).open()
+    connections = [stand.connection() for _ in range(3)]
+    for connection, body in zip(connections, (b"{}", b"away", b"late"), strict=True):
+        await connection.says(b"POST /fails HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (HOST, len(body), body))
+        assert len(bodies(connection.wire.written)) == 1
+    gc.collect()
+    assert [each() for each in stand.asked_with] == [None] * 3
+    await stand.close()
+
+
 def alive() -> int:
     """Connections that something still refers to."""
     gc.collect()

@@ -7,6 +7,8 @@ import asyncio
 import msgspec
 import pytest
 
+from actors.buffer import Buffer
+from actors.committer import CALLS_MAX
 from actors.forwarded_appends import APPEND_S, LINES_MAX, PAUSE_S
 from actors.node_ports import NotOwner, PeerAnswer, PeerAppend, PeerRequest
 from actors.ports import Appended, Entry, Overloaded, Owner, StoreAway
@@ -236,3 +238,36 @@ async def test_owners_that_come_and_go_leave_no_lines_behind() -> None:
             rig.roads.instead[f"n{n}"] = lambda request: _all(request, NotOwner(0, ""))
             await rig.a.forwarding.append(make_entry(KEY, f"m{n}", max_size=1000))
         assert len(rig.a.forwarding.appends._lines) <= LINES_MAX
+
+
+@in_virtual_time
+async def test_those_under_way_take_no_jobs() -> None:
+    """The supervisor's are few, and the store's own calls need some."""
+    async with Stage() as stage:
+        rig = ForwardingRig(stage, forward_appends=True)
+        rig.roads.takes_s = 0.03
+        before = len(stage.supervisor._jobs)
+        told: list[object] = []
+        for number in range(Buffer.asks_max):
+            rig.a.forwarding.submit(make_entry(KEY, f"m{number}", max_size=1000), told.append)
+        await passing(0.01)
+        assert told == []
+        assert len(stage.supervisor._jobs) - before <= CALLS_MAX
+        await passing(1.0)
+        assert sorted(each.size for each in told if isinstance(each, Appended)) == [*range(1, Buffer.asks_max + 1)]
+
+
+@in_virtual_time
+async def test_whoever_finds_no_room_here_either_is_told() -> None:
+    """Later, as everybody: the owner was away, and the mailbox of the key is full."""
+    async with Stage() as stage:
+        rig = ForwardingRig(stage, forward_appends=True)
+        rig.roads.closed = {"b"}
+        told: list[object] = []
+        rig.a.forwarding.submit(make_entry(KEY, "late"), told.append)
+        gate = rig.store.faults.gates["append"] = asyncio.Event()
+        waiting = [rig.a.buffers.append(make_entry(KEY, f"m{number}", max_size=1000)) for number in range(256)]
+        await passing(1.0)
+        assert [type(each) for each in told] == [Overloaded]
+        gate.set()
+        assert len(await asyncio.gather(*waiting)) == Buffer.asks_max

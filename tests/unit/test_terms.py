@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -39,8 +40,9 @@ def bodies(draw: st.DrawFn) -> bytes:
     if draw(st.integers(0, 4)) == 0:
         members = draw(st.permutations(members))
     if draw(st.integers(0, 6)) == 0:
-        members.append(draw(st.sampled_from((*members, '"other":{"a":[]}', '"webhook":null', '"buffer":{"key":"2"}'))))
-    space = draw(st.sampled_from(("", "", " ")))
+        extra = ('"other":{"a":[]}', '"webhook":null', '"webhook":{"bogus":1}', '"buffer":{"key":"2"}', '"buffer":1')
+        members.insert(draw(st.integers(0, len(members))), draw(st.sampled_from((*members, *extra))))
+    space = draw(st.sampled_from(("", "", " ", " " * 5)))
     body = bytearray(f"{{{f',{space}'.join(members)}}}".encode())
     if draw(st.integers(0, 5)) == 0:
         at = draw(st.integers(0, len(body)))
@@ -68,6 +70,12 @@ def outcome(known: KnownTerms, body: bytes) -> object:
 
 @given(st.lists(bodies(), min_size=1, max_size=8))
 @example(
+    [
+        b'{"webhook":1,"webhook":{"url":"u"},"buffer":{"key":"k"},"payload":{}}',
+        b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"payload":{}}',
+    ]
+)
+@example(
     [b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"payload":{}}', b'{"webhook":{"url":"u"},"buffer":{"key":"k"}}']
 )
 def test_what_is_remembered_changes_nothing(sent: list[bytes]) -> None:
@@ -84,6 +92,27 @@ def request(key: str = "k", payload: str = '{"a":"x"}', url: str = "https://a.ex
         msgspec.json.encode(key),
         payload.encode(),
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "known_again"),
+    [
+        ("", "", True),
+        (" ", " ", True),
+        ("\n", "  ", True),
+        ("", " " * 11, False),
+        ('"buffer":1,', "", False),
+        ('"webhook":{"bogus":1},', "", False),
+        ('"other":[],', "", False),
+        ('"payload":0,', "", False),
+    ],
+)
+def test_only_what_holds_nothing_else_is_known_again(before: str, after: str, *, known_again: bool) -> None:
+    """White space between the parts may be there; a member that stands there twice cannot hide in it."""
+    known = KnownTerms()
+    take(known, request())
+    body = b"{" + before.encode() + request()[1:] + after.encode()
+    assert (known.recall(body) is not None) == known_again
 
 
 def test_terms_are_known_after_the_first_message() -> None:

@@ -26,8 +26,9 @@ from actors.ports import (
     StoreAway,
 )
 
-TERMS_MAX = 4096
-"""Of so many keys it is remembered what their messages have in common: to send it in one piece costs the node half."""
+TERMS_MAX, POLICY_BYTES_MAX = 4096, 2048
+"""Of so many keys it is remembered what their messages have in common, if it is no longer than that: to send it in one
+piece costs the node half."""
 _FIELDS_PER_ANSWER = 5
 _DUPLICATE, _BY_SIZE, _BY_BYTES, _FIRST = 1, 2, 3, 4
 _NOTHING = NothingOpen()
@@ -49,7 +50,8 @@ class ValkeyBatches:
     def _append_arguments(self, entries: Sequence[Entry]) -> list[Any]:
         arguments: list[Any] = [self._window_ms]
         for entry in entries:
-            terms = _terms(
+            pack = _remembered_terms if len(entry.policy) <= POLICY_BYTES_MAX else _terms
+            terms = pack(
                 entry.partition,
                 entry.kid,
                 entry.key,
@@ -100,10 +102,12 @@ class ValkeyBatches:
         return batches, following
 
 
-@lru_cache(maxsize=TERMS_MAX)
 def _terms(partition: int, kid: str, key: str, policy: bytes, host: str, *limits: int) -> bytes:
     """What the messages of one key have in common, as `append` takes it."""
     return _pack((PREFIXES[partition], kid, key, policy.decode(), host, *limits))
+
+
+_remembered_terms = lru_cache(maxsize=TERMS_MAX)(_terms)
 
 
 def _appended_all(entries: Sequence[Entry], flat: list[Any]) -> list[Appended]:
