@@ -22,7 +22,7 @@ SAID_BYTES_MAX = 2048
 _AROUND = len('{"webhook":,"buffer":,"payload":}')
 _AROUND_ID = len(',"message_id":""')
 _MEMBER_BYTES_MIN = len(',"buffer":1')
-"""What is left of a body beside its parts may be white space; from so many bytes on it may be more."""
+"""With fewer bytes left of a body, beside its parts, none of them can stand there twice."""
 
 Said = tuple[bytes, bytes]
 
@@ -46,7 +46,7 @@ class Taken(Struct, frozen=True, gc=False):
     message_id: str | None
 
 
-class _Sketch(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class _Sketch(Struct, frozen=True, gc=False):
     """A message whose parts are left as they are."""
 
     webhook: Raw
@@ -59,9 +59,8 @@ _decode = msgspec.json.Decoder(_Sketch).decode
 
 
 def _taken_apart(body: bytes) -> tuple[Said, bytes, str | None] | None:
-    """The two objects, the payload and the message id of a body in which nothing else is. None when something may be
-    that would have to be looked at: an unknown member, or one that stands there twice, of which a decoder gives only
-    the last."""
+    """The two objects, the payload and the message id. None when one of them may stand there twice: of such a member
+    this decoder gives the last alone, and a whole decode looks at both."""
     try:
         sketch = _decode(body)
     except msgspec.DecodeError:
