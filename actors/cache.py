@@ -30,7 +30,7 @@ from actors.committer import Committer
 from actors.near_cache import Entry, NearCache, entry_of, left_ms
 from actors.ports import Overloaded, StoreAway
 from actors.runtime.clock import Clock
-from actors.runtime.outcome import Tell, told
+from actors.runtime.outcome import Tell, settle
 from actors.runtime.supervisor import Supervisor
 
 WAITING_MAX = 8192
@@ -96,7 +96,8 @@ class Cache:
         self._hits = meters.cache_reads["hit"]
         self._flights: dict[str, list[Waiter]] = {}
         self._waiting = 0
-        self._new_waiter = asyncio.get_running_loop().create_future
+        # Asking for the running loop is a system call on Python 3.11.
+        self._new_future = asyncio.get_running_loop().create_future
         commits = meters.cache_commits
         self._loads: Committer[str, Loaded | TooLong] = Committer(
             "cache loads", store.load, supervisor, clock, commits, CALLS_MAX
@@ -165,7 +166,9 @@ class Cache:
 
     async def write(self, write: CacheWrite) -> WriteOutcome:
         """The same, to be awaited. Raises StoreAway, Overloaded."""
-        return await told(partial(self.submit, write))
+        reply: asyncio.Future[WriteOutcome] = self._new_future()
+        self.submit(write, partial(settle, reply))
+        return await reply
 
     async def write_each(self, writes: Sequence[CacheWrite]) -> list[WriteOutcome]:
         """Do many writes in one go, each by itself. Raises StoreAway when one was not done, or may not have been."""
@@ -320,7 +323,7 @@ class Cache:
         if self._waiting >= WAITING_MAX:
             raise Overloaded("too many callers wait for the cache's store")
         flight = self._flights.get(key)
-        waiter = self._new_waiter()
+        waiter = self._new_future()
         if flight is None:
             flight = [waiter]
             self._loads.submit(key, len(key), partial(self._landed, key, flight))
