@@ -116,9 +116,9 @@ class Publishing:
 
     def remember(self, channel: ChannelName, position: Position, last_id: str) -> None:
         """This is where a channel stands, and must still stand when its store comes back."""
-        self._recent.pop(channel.name, None)
-        self._recent[channel.name] = Recent(channel, position, last_id, self._clock.monotonic())
-        self._tidy(self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._note(channel, position, last_id, now)
+        self._tidy(now)
 
     def verifying(self, channel: ChannelName, position: Position, last_id: str) -> Recall:
         """A question that has the store look whether it still has what stood there."""
@@ -130,12 +130,17 @@ class Publishing:
         await self._publishes.drained()
 
     def _committed(self, requests: Sequence[Publish], answers: Sequence[Published | StoreAway]) -> None:
-        fresh = 0
+        fresh, now = 0, self._clock.monotonic()
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, Published) and not answer.again:
                 fresh += 1
-                self.remember(request.channel, answer.position, request.id)
+                self._note(request.channel, answer.position, request.id, now)
+        self._tidy(now)
         self._meters.channel_publications.inc(fresh)
+
+    def _note(self, channel: ChannelName, position: Position, last_id: str, now: float) -> None:
+        self._recent.pop(channel.name, None)
+        self._recent[channel.name] = Recent(channel, position, last_id, now)
 
     def _tidy(self, now: float) -> None:
         while self._recent:
