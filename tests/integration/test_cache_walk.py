@@ -9,28 +9,39 @@ import pytest
 
 from actors.cache_ports import Slice, SliceCursor
 from actors.ports import StoreAway
-from tests.support.cache_store import HeardCache, cache_on, did, setting, walked
+from tests.support.cache_store import HeardCache, cache_on, walked
 from tests.support.store import raw_client, running
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 from tests.support.valkey_cluster import ValkeyCluster
 
+Topology = ValkeyServer | ValkeyCluster
 MANY = [f"key:{number}" for number in range(10_000)]
 
 
 @pytest.fixture
-async def cache(any_topology: ValkeyServer | ValkeyCluster) -> AsyncIterator[HeardCache]:
+async def cache(any_topology: Topology) -> AsyncIterator[HeardCache]:
     """On Valkey, on Redis 7.0, and on a Valkey Cluster."""
     async with cache_on(any_topology) as store:
         yield store
 
 
-TOGETHER = 500
+async def _filled(store: Topology, names: Sequence[str]) -> None:
+    """Put these names there, by a client that waits as long as a busy server needs."""
+    await asyncio.to_thread(_fill, store, names)
 
 
-async def _filled(cache: HeardCache, names: Sequence[str]) -> None:
-    for at in range(0, len(names), TOGETHER):  # one call for all would take a busy server longer than a call may
-        await did(cache, *(setting(name) for name in names[at : at + TOGETHER]))
+def _fill(store: Topology, names: Sequence[str]) -> None:
+    found: dict[int, tuple[ValkeyServer, list[str]]] = {}
+    for name in names:
+        server = store.of(name) if isinstance(store, ValkeyCluster) else store
+        found.setdefault(id(server), (server, []))[1].append(name)
+    for server, its in found.values():
+        with raw_client(server) as client:
+            pipe = client.pipeline(transaction=False)
+            for name in its:
+                pipe.set(name, "1")
+            pipe.execute()
 
 
 def _flat(slices: list[list[str]]) -> list[str]:
@@ -38,9 +49,9 @@ def _flat(slices: list[list[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("limit", [1000, 100, 37])
-async def test_ten_thousand_names(cache: HeardCache, limit: int) -> None:
+async def test_ten_thousand_names(cache: HeardCache, any_topology: Topology, limit: int) -> None:
     """Each once where nothing changes, never more in a slice than wanted, and the parts are worth the call."""
-    await _filled(cache, MANY)
+    await _filled(any_topology, MANY)
     slices = await walked(cache, limit=limit)
     assert _flat(slices) == sorted(MANY)
     assert max(map(len, slices)) <= limit
@@ -48,9 +59,9 @@ async def test_ten_thousand_names(cache: HeardCache, limit: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
-async def test_smaller_slices_than_a_server_gives(cache: HeardCache, limit: int) -> None:
+async def test_smaller_slices_than_a_server_gives(cache: HeardCache, any_topology: Topology, limit: int) -> None:
     """The buckets of its table are given in parts of their own."""
-    await _filled(cache, MANY[:2000])
+    await _filled(any_topology, MANY[:2000])
     slices = await walked(cache, limit=limit)
     assert _flat(slices) == sorted(MANY[:2000])
     assert max(map(len, slices)) == limit
@@ -69,9 +80,9 @@ async def test_smaller_slices_than_a_server_gives(cache: HeardCache, limit: int)
         ("", []),
     ],
 )
-async def test_patterns(cache: HeardCache, pattern: str, found: list[str]) -> None:
+async def test_patterns(cache: HeardCache, any_topology: Topology, pattern: str, found: list[str]) -> None:
     """Redis globs."""
-    await _filled(cache, ["a", "a*", "ab", "b:1", "b:2", "ñandú"])
+    await _filled(any_topology, ["a", "a*", "ab", "b:1", "b:2", "ñandú"])
     assert _flat(await walked(cache, pattern)) == found
     assert _flat(await walked(cache, pattern, 1)) == found
 
@@ -102,15 +113,17 @@ def _mess(server: ValkeyServer) -> None:
     "cursor",
     [SliceCursor(-1), SliceCursor(9), SliceCursor(0, -5), SliceCursor(0, 2**64), SliceCursor(2**70, 2**70, "x")],
 )
-async def test_a_cursor_that_leads_nowhere_is_at_the_end(cache: HeardCache, cursor: SliceCursor) -> None:
+async def test_a_cursor_that_leads_nowhere_is_at_the_end(
+    cache: HeardCache, any_topology: Topology, cursor: SliceCursor
+) -> None:
     """It came from outside."""
-    await _filled(cache, MANY[:10])
+    await _filled(any_topology, MANY[:10])
     assert await cache.slice("*", cursor, 10) == Slice((), None)
 
 
-async def test_any_place_is_one(cache: HeardCache) -> None:
+async def test_any_place_is_one(cache: HeardCache, any_topology: Topology) -> None:
     """A number that no server gave leads somewhere, or to the end; it never raises and gives no name that is not."""
-    await _filled(cache, MANY[:100])
+    await _filled(any_topology, MANY[:100])
     for place in (1, 7, 2**14 - 1, 2**32, 2**63, 2**64 - 1, 1234567890123456789):
         for name in ("", "key:5", "\U0010ffff"):
             part = await cache.slice("*", SliceCursor(0, place, name), 10)
@@ -122,7 +135,7 @@ async def test_names_that_stay_are_found_though_others_come_and_go(any_store: Va
     """Also while the server's table grows and shrinks under the walk."""
     stay = [f"stay:{number}" for number in range(500)]
     async with cache_on(any_store) as cache:
-        await _filled(cache, stay)
+        await _filled(any_store, stay)
         found: list[str] = []
         cursor: SliceCursor | None = SliceCursor()
         turn = 0
