@@ -46,13 +46,8 @@ LEFT JOIN lineas_inventario ON inventario_id = inventario.id GROUP BY inventario
 @pytest.fixture
 async def engine(short_path: Path, made_cluster: MadeCluster) -> AsyncIterator[EmbeddedPostgres]:
     """A running engine of the test's own, to be killed."""
-    made_cluster.copy_to(short_path)
-    engine = EmbeddedPostgres(short_path)
-    await engine.start()
-    try:
+    async with made_cluster.running(short_path) as engine:
         yield engine
-    finally:
-        await engine.stop(within_s=0)
 
 
 def kill_postmaster(data_dir: Path) -> None:

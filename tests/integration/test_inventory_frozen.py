@@ -32,14 +32,11 @@ AT_ONCE = 8
 @pytest.fixture
 async def engine(short_path: Path, made_cluster: MadeCluster) -> AsyncIterator[EmbeddedPostgres]:
     """A running engine of the test's own, to be frozen."""
-    made_cluster.copy_to(short_path)
-    engine = EmbeddedPostgres(short_path)
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        send(engine, signal.SIGCONT)
-        await engine.stop(within_s=0)
+    async with made_cluster.running(short_path) as engine:
+        try:
+            yield engine
+        finally:
+            send(engine, signal.SIGCONT)
 
 
 def send(engine: EmbeddedPostgres, number: signal.Signals) -> None:

@@ -10,7 +10,8 @@ import asyncio
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +55,17 @@ class MadeCluster:
             ["cp", "-a", "--reflink=auto", self.engine.cluster, target / "data"],  # noqa: S607  any cp will do
             check=True,
         )
+
+    @asynccontextmanager
+    async def running(self, data_dir: Path) -> AsyncIterator[EmbeddedPostgres]:
+        """An engine of one test's own, on such a copy, to be killed or frozen."""
+        self.copy_to(data_dir)
+        engine = EmbeddedPostgres(data_dir)
+        await engine.start()
+        try:
+            yield engine
+        finally:
+            await engine.stop(within_s=0)
 
     def close(self) -> None:
         """Remove it."""
