@@ -91,7 +91,7 @@ class Cache:
         self.near = NearCache(rules.near_bytes_max, rules.stale_s)
         self._store = store
         self._clock = clock
-        self._now = clock.boottime
+        self.now = clock.boottime
         self._meters = meters
         self._hits = meters.cache_reads["hit"]
         self._flights: dict[str, list[Waiter]] = {}
@@ -107,9 +107,9 @@ class Cache:
         )
         self._writes.on_committed = self._committed
 
-    def read_now(self, key: str) -> Entry | None:
-        """The entry if it is near and fresh; else None, and `read` must be asked."""
-        entry = self.near.get(key, self._now())
+    def read_now(self, key: str, now: float) -> Entry | None:
+        """The entry if it is near and fresh; else None, and `read` must be asked. `now` is the boottime."""
+        entry = self.near.get(key, now)
         if entry is not None:
             self._hits.inc()
             if entry.value is None:
@@ -121,7 +121,7 @@ class Cache:
 
         Raises StoreAway when the store is away and nothing near may be shown, Overloaded, ValueTooLong.
         """
-        entry = self.read_now(key)
+        entry = self.read_now(key, self.now())
         if entry is not None:
             return entry, "hit"
         how: ReadHow = "collapsed" if key in self._flights else "miss"
@@ -137,7 +137,7 @@ class Cache:
 
         Raises what `read` raises, when that is true of one.
         """
-        found, missing = self.near.get_many(keys, self._now())
+        found, missing = self.near.get_many(keys, self.now())
         self._hits.inc(len(found))
         how: ReadHow = "hit"
         if missing:
@@ -146,11 +146,11 @@ class Cache:
 
     def left_ms(self, entry: Entry) -> int:
         """For how long an entry stays, at least 1; NEVER: for ever."""
-        return left_ms(entry, self._now())
+        return left_ms(entry, self.now())
 
     def all_left_ms(self, entries: Iterable[Entry]) -> list[int]:
         """The same of many, at one moment."""
-        now = self._now()
+        now = self.now()
         return [left_ms(entry, now) for entry in entries]
 
     def submit(self, write: CacheWrite, tell: Tell[WriteOutcome]) -> None:
@@ -230,12 +230,12 @@ class Cache:
 
     async def run(self) -> None:
         """Drop, now and then, what can never be shown again. A service: ends only by cancellation."""
-        tidied_at = self._now()
+        tidied_at = self.now()
         while True:
             await asyncio.sleep(PERIOD_S)
-            if self._now() - tidied_at >= TIDY_S:
+            if self.now() - tidied_at >= TIDY_S:
                 await self._tidy()
-                tidied_at = self._now()
+                tidied_at = self.now()
             self._meters.cache_near_entries.set(len(self.near))
             self._meters.cache_near_bytes.set(self.near.bytes)
             evicted = self._meters.cache_near_evicted
@@ -244,7 +244,7 @@ class Cache:
     async def _tidy(self) -> None:
         keys = self.near.keys()
         for first in range(0, len(keys), TIDY_KEYS):
-            self.near.tidy(keys[first : first + TIDY_KEYS], self._now())
+            self.near.tidy(keys[first : first + TIDY_KEYS], self.now())
             await asyncio.sleep(0)
 
     async def drained(self) -> None:
@@ -295,7 +295,7 @@ class Cache:
     async def _look_again(self, keys: Sequence[str], outcomes: dict[str, Entry | Exception], began: float) -> None:
         """Load once more what has expired on its way here: others asked for it before that, those who joined them may
         have asked after. Whatever is found now was there after they asked."""
-        now = self._now()
+        now = self.now()
         late = [key for key in keys if isinstance(entry := outcomes[key], Entry) and now >= entry.deadline]
         if not late:
             return
@@ -341,7 +341,7 @@ class Cache:
         self._waiting -= len(flight)
         if isinstance(loaded, Loaded):
             entry = entry_of(loaded)
-            if unchanged and self._now() < loaded.proof.until:
+            if unchanged and self.now() < loaded.proof.until:
                 self.near.put(key, entry)
             for waiter in flight:
                 if not waiter.done():
@@ -355,7 +355,7 @@ class Cache:
         return error
 
     def _stale(self, key: str, error: StoreAway) -> Entry:
-        entry = self.near.stale(key, self._now())
+        entry = self.near.stale(key, self.now())
         if entry is None:
             raise error
         return entry

@@ -13,9 +13,10 @@ from msgspec import Raw, Struct
 from actors.core.intake import Accepted, Limits, check_payload
 from actors.core.partition import locate
 from actors.core.policy import BufferOptions, MessageId
+from actors.core.recent import Recent
 
 KNOWN_MAX = 4096
-"""Terms of a generation; there are two."""
+"""Terms of a generation."""
 SAID_BYTES_MAX = 2048
 """How long either object may be to be remembered."""
 
@@ -74,11 +75,10 @@ def _taken_apart(body: bytes) -> tuple[Said, bytes, str | None] | None:
 
 
 class KnownTerms:
-    """The memory, in two generations: what is asked for again stays, what is not goes."""
+    """The memory."""
 
     def __init__(self) -> None:
-        self._young: dict[Said, Terms] = {}
-        self._old: dict[Said, Terms] = {}
+        self._known: Recent[Said, Terms] = Recent(KNOWN_MAX)
 
     def recall(self, body: bytes) -> Taken | None:
         """The message if its terms are known; else it must be decoded whole, and may be wrong. Raises BadMessage for
@@ -87,12 +87,9 @@ class KnownTerms:
         if parts is None:
             return None
         said, payload, message_id = parts
-        terms = self._young.get(said)
+        terms = self._known[said]
         if terms is None:
-            terms = self._old.get(said)
-            if terms is None:
-                return None
-            self._remember(said, terms)
+            return None
         check_payload(terms.options, payload)
         return Taken(terms, payload, message_id)
 
@@ -103,10 +100,5 @@ class KnownTerms:
         terms = Terms(message.buffer, accepted.limits, accepted.policy, host, kid, partition)
         parts = _taken_apart(body)
         if parts is not None and max(map(len, parts[0])) <= SAID_BYTES_MAX:
-            self._remember(parts[0], terms)
+            self._known.remember(parts[0], terms)
         return Taken(terms, accepted.payload, message.message_id)
-
-    def _remember(self, said: Said, terms: Terms) -> None:
-        if len(self._young) >= KNOWN_MAX:
-            self._old, self._young = self._young, {}
-        self._young[said] = terms

@@ -13,11 +13,13 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from actors.cache import Cache, ValueTooLong
-from actors.cache_ports import CacheWrite, OtherType, ReadHow, SliceCursor, WriteOp, WriteOutcome
+from actors.cache_ports import NEVER, CacheWrite, OtherType, ReadHow, SliceCursor, WriteOp, WriteOutcome
 from actors.cache_walks import CacheWalks
 from actors.core.cache_names import PATTERN_BYTES_MAX, CacheNames, pattern_fault
+from actors.core.recent import Recent
 from actors.core.ttl import Ttl, parse_ttl_ms
 from actors.near_cache import Entry
+from router.edge.answer import Ready, ready
 from router.edge.conditions import Tags, if_match, if_none_match, matches_strongly, matches_weakly
 from router.edge.errors import BadInput, Conflict, NotFound, Problem
 from router.edge.paging import Cursor, Limit, Token
@@ -41,9 +43,17 @@ TtlField = Annotated[Ttl, Meta(description='Seconds, a Go duration (`"1h30m"`, `
 Key = Annotated[str, Meta(description="1 to 512 bytes in UTF-8.")]
 Keys = Annotated[list[str], Meta(max_length=ITEMS_MAX)]
 
+SHOWN_VALUE_BYTES_MAX = 2048
+SHOWN_BYTES_MAX = 2 * 2**20
+"""Of short values the whole answers are kept: in a generation of each API about so much."""
+SHOWN_BYTES = 1100
+"""What a kept answer takes beside its body."""
+EXACT_MS = 60_000
+
 Render = Callable[[str, bytes, Entry, int], bytes]
 """Writes an answer of key, value, entry and how long it stays (ms)."""
 
+_FOREVER = float("inf")
 _ENTITY_TAG_LENGTH = 40
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _CURSOR = Cursor(SliceCursor)
@@ -78,29 +88,6 @@ class Entries:
         self._names = names
         self._default_ttl_ms = default_ttl_ms
 
-    async def show(self, key: str, headers: RequestHeaders, render: Render) -> Reply:
-        """The entry as `render` writes it: of key, value, entry and how long it stays. 304 when the caller has it."""
-        entry = self.cache.read_now(key)
-        how: ReadHow = "hit"
-        if entry is None:
-            entry, how = await self.find(key)
-        return self._shown(key, headers, render, entry, how)
-
-    def show_now(self, key: str, headers: RequestHeaders, render: Render) -> Reply | None:
-        """The same if this node has the entry near; None when it must be asked for."""
-        entry = self.cache.read_now(key)
-        return None if entry is None else self._shown(key, headers, render, entry, "hit")
-
-    def _shown(self, key: str, headers: RequestHeaders, render: Render, entry: Entry, how: ReadHow) -> Reply:
-        value = entry.value
-        if value is None:
-            raise missing(key, how)
-        left_ms = self.cache.left_ms(entry)
-        head = f'ETag: "{entry.etag}"\r\nCache-Status: {cache_status(how, left_ms)}\r\nCache-Control: no-cache\r\n'
-        if (headers.if_none_match or headers.if_match) and _is_known(entry.etag, key, headers):
-            return Reply(304, b"", None, head)
-        return Reply(200, render(key, value, entry, left_ms), None, head)
-
     async def find(self, key: str) -> tuple[Entry, ReadHow]:
         """The entry, which may hold nothing. Raises `BadInput`, and 413 for a value that is too long."""
         self.check(key)
@@ -133,7 +120,7 @@ class Entries:
     ) -> CacheWrite:
         self.check(key)
         wanted = unwanted = ""
-        if headers.if_match or headers.if_none_match:
+        if _is_conditional(headers):
             wanted, unwanted = _preconditions(key, headers)
         return CacheWrite(
             key=key, op=op, value=value, ttl_ms=ttl_ms, if_match=wanted, if_none_match=unwanted, once=once
@@ -183,6 +170,60 @@ class Entries:
             raise BadInput(pointer, str(error)) from None
 
 
+class _Shown(Struct, frozen=True, gc=False):
+    """What was shown of an entry; it stays true until then (boottime)."""
+
+    entry: Entry
+    reply: Ready
+    until: float
+
+    @property
+    def weight(self) -> int:
+        """Bytes, about."""
+        return SHOWN_BYTES + len(self.reply.body)
+
+
+class Reading:
+    """How one API answers reads of one entry; `render` writes the body. Of a hot key the same text goes out again
+    until what it says of the time that is left has changed."""
+
+    def __init__(self, entries: Entries, render: Render) -> None:
+        self._cache = entries.cache
+        self._find = entries.find
+        self._render = render
+        self._shown: Recent[str, _Shown] = Recent(SHOWN_BYTES_MAX, lambda shown: shown.weight)
+
+    async def show(self, key: str, headers: RequestHeaders) -> Reply:
+        """The entry. 304 when the caller has it."""
+        reply = self.show_now(key, headers)
+        return self._answer(key, headers, *await self._find(key)) if reply is None else reply
+
+    def show_now(self, key: str, headers: RequestHeaders) -> Reply | None:
+        """The same if this node has the entry near; None when it must be asked for."""
+        cache = self._cache
+        now = cache.now()
+        entry = cache.read_now(key, now)
+        if entry is None:
+            return None
+        shown = self._shown[key]
+        if shown is not None and shown.entry is entry and now < shown.until and not _is_conditional(headers):
+            return shown.reply
+        return self._answer(key, headers, entry, "hit")
+
+    def _answer(self, key: str, headers: RequestHeaders, entry: Entry, how: ReadHow) -> Reply:
+        value = entry.value
+        if value is None:
+            raise missing(key, how)
+        left_ms = self._cache.left_ms(entry)
+        head = f'ETag: "{entry.etag}"\r\nCache-Status: {cache_status(how, left_ms)}\r\nCache-Control: no-cache\r\n'
+        if _is_conditional(headers) and _is_known(entry.etag, key, headers):
+            return Reply(304, b"", None, head)
+        reply = ready(200, self._render(key, value, entry, left_ms), head)
+        if how == "hit" and len(value) <= SHOWN_VALUE_BYTES_MAX:
+            self._shown.remember(key, _Shown(entry, reply, said_until(entry, left_ms)))
+        return reply
+
+
 def _changed(key: str, outcome: WriteOutcome) -> bool:
     if outcome == "mismatch":
         raise unmet(key)
@@ -203,6 +244,18 @@ _STATUS: Mapping[ReadHow, str] = {
     "collapsed": "buzon; fwd=miss; collapsed",
     "stale": "buzon; hit; stale",
 }
+
+
+def said_ms(left_ms: int) -> int:
+    """The time left as it is said: of a minute or more in whole seconds, rounded up."""
+    return left_ms if left_ms < EXACT_MS else -(-left_ms // 1000) * 1000
+
+
+def said_until(entry: Entry, left_ms: int) -> float:
+    """Until when (boottime) the same is said of an entry that has so much time left."""
+    if left_ms == NEVER:
+        return _FOREVER
+    return entry.deadline - left_ms // 1000 if left_ms >= EXACT_MS else 0.0
 
 
 def missing(key: str, how: ReadHow | None = None) -> NotFound:
@@ -248,6 +301,10 @@ def check_pattern(pattern: str, pointer: str = "pattern") -> None:
     """Raise `BadInput` for what can't be a pattern."""
     if fault := pattern_fault(pattern):
         raise BadInput(pointer, fault)
+
+
+def _is_conditional(headers: RequestHeaders) -> bool:
+    return headers.if_none_match != "" or headers.if_match != ""
 
 
 def _is_known(etag: str, key: str, headers: RequestHeaders) -> bool:

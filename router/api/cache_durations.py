@@ -6,7 +6,8 @@ Its words and shapes; times to live are Go durations, `none` for ever, instants 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -28,10 +29,12 @@ from router.api.cache import (
     Entries,
     ListQuery,
     NameList,
+    Reading,
     TtlField,
     cache_status,
     check_unconditional,
     missing,
+    said_ms,
 )
 from router.edge.body import JsonBody
 from router.edge.handlers import KEY, endpoint, hot, key_endpoint, unlisted
@@ -127,15 +130,16 @@ class DurationRoutes:
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
+        self._reading = Reading(entries, render)
 
     @_READ
     async def read(self, key: str, _body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `GET /api/v1/cache/{key}`."""
-        return await self._entries.show(key, headers, render)
+        return await self._reading.show(key, headers)
 
-    def read_now(self, params: Mapping[str, str], headers: RequestHeaders) -> Reply | None:
-        """The same without waiting, if that is possible."""
-        return self._entries.show_now(params[KEY], headers, render)
+    def read_now(self, params: Mapping[str, str], headers: RequestHeaders) -> Callable[[], Reply | None]:
+        """What does the same without waiting, if that is possible."""
+        return partial(self._reading.show_now, params[KEY], headers)
 
     @msgspec.structs.replace(
         _READ, summary="Say whether there is something under a key", operation_id="cache_v1_head",
@@ -284,7 +288,7 @@ def _members(value: bytes, entry: Entry, left_ms: int) -> bytes:
     return b'"value":%b,"expires_at":%b,"remaining_ttl":"%b"}' % (
         value,
         entry.expires_at or _expires_at(entry),
-        as_duration(left_ms).encode(),
+        as_duration(said_ms(left_ms)).encode(),
     )
 
 

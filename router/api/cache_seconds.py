@@ -5,7 +5,8 @@ Its words and shapes; times to live are numbers of seconds, -1 for ever. What it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from router.api.cache import (
     Key,
     ListQuery,
     NameList,
+    Reading,
     TtlField,
     cache_status,
     check_pattern,
@@ -118,6 +120,7 @@ class SecondsRoutes:
 
     def __init__(self, entries: Entries, idempotency: Idempotency) -> None:
         self._entries = entries
+        self._reading = Reading(entries, render)
         self._idempotency = idempotency
 
     @Operation(
@@ -130,11 +133,11 @@ class SecondsRoutes:
     )
     async def read(self, key: str, _body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `GET /api/cache/{key}`."""
-        return await self._entries.show(key, headers, render)
+        return await self._reading.show(key, headers)
 
-    def read_now(self, params: Mapping[str, str], headers: RequestHeaders) -> Reply | None:
-        """The same without waiting, if that is possible."""
-        return self._entries.show_now(params[KEY], headers, render)
+    def read_now(self, params: Mapping[str, str], headers: RequestHeaders) -> Callable[[], Reply | None]:
+        """What does the same without waiting, if that is possible."""
+        return partial(self._reading.show_now, params[KEY], headers)
 
     @Operation(
         summary="Store a value",

@@ -38,10 +38,8 @@ from router.edge.usecase import (
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Run = Callable[[Mapping[str, str], bytes, RequestHeaders, Callable[[], bool]], Coroutine[Any, Any, Reply]]
 """A use case without its request: of the path's parameters, the body, the headers, and whether the caller has gone."""
-RunNow = Callable[[Mapping[str, str], RequestHeaders], Reply | None]
-"""The same without a body and without waiting; None where that is not possible."""
-
-
+RunNow = Callable[[Mapping[str, str], RequestHeaders], Callable[[], Reply | None]]
+"""The same without a body: gives what answers such requests without waiting, None where that is not possible."""
 RunSoon = Callable[[Mapping[str, str], bytes, RequestHeaders], Asked[Any] | None]
 """The same of one that waits for one thing, without a task; None where that is not possible. The headers lack the
 request's id."""

@@ -25,6 +25,7 @@ from aiohttp import web
 from msgspec import Struct
 from msgspec.structs import replace
 
+from actors.core.recent import Recent
 from actors.runtime.outcome import begin, ended_with, outcome_of
 from router.edge.answer import written
 from router.edge.handlers import continued
@@ -35,8 +36,9 @@ TESTED = frozenset({"3.14.5"})
 """The releases of aiohttp whose inner parts this file was tested with; with others the lane stays off."""
 HEAD_BYTES_MAX = 4096
 HEADERS_MAX = 64
-KNOWN_MAX, KNOWN_BYTES_MAX = 1024, 1024
-"""Heads that are remembered, and how long one may be: what callers make up takes no more room than that."""
+KNOWN_MAX, KNOWN_BYTES_MAX = 2048, 1024
+"""Heads of a generation of those that are remembered, and how long one may be: what callers make up takes no more room
+than that."""
 HELD_BYTES_MAX = 65_536
 """What may wait behind an answer before the connection is not read any further."""
 OUT_BYTES_MAX = 65_536
@@ -61,12 +63,14 @@ _UNKNOWN = -1
 
 
 class Head(Struct, frozen=True):
-    """A canonical head of `size` bytes, which `length` bytes of body follow. `place` is None when the lane has no
-    business there. `headers` lack the request's id; `sent_id` is what the caller says it is, and `traceparent` too."""
+    """A canonical head of `size` bytes, the first of `whole` that the request has. `place` is None when the lane has no
+    business there; `now` is what may answer at once. `headers` lack the request's id; `sent_id` is what the caller says
+    it is, and `traceparent` too."""
 
     size: int
-    length: int
+    whole: int
     place: Place | None
+    now: Callable[[], Reply | None] | None
     headers: RequestHeaders
     sent_id: str
     traceparent: str
@@ -78,7 +82,7 @@ class Heads:
     def __init__(self, edge: Edge, body_bytes_max: int) -> None:
         self._edge = edge
         self._body_bytes_max = body_bytes_max
-        self._known: dict[bytes, Head] = {}
+        self.known: Recent[bytes, Head] = Recent(KNOWN_MAX)
 
     def read(self, data: bytes, start: int) -> Head | None:
         """The head that begins at `start`; None when there is no whole one, or it is not canonical."""
@@ -86,12 +90,7 @@ class Heads:
         if end < 0:
             return None
         raw = data[start : end + len(_END)]
-        return self._known.get(raw) or self._parsed(raw)
-
-    def alone(self, data: bytes) -> Head | None:
-        """The head of a request that is all of `data`, if it is one of those remembered: most are."""
-        head = self._known.get(data[: data.find(_END, 0, KNOWN_BYTES_MAX) + len(_END)])
-        return head if head is not None and head.size + head.length == len(data) else None
+        return self.known[raw] or self._parsed(raw)
 
     def left(self, data: bytes, owed: int) -> int:
         """How many bytes aiohttp is owed of the request that it has after these; `_UNKNOWN` when nobody can tell."""
@@ -100,7 +99,7 @@ class Heads:
             head = self.read(data, at)
             if head is None:
                 return _UNKNOWN
-            at += head.size + head.length
+            at += head.whole
         return at - len(data)
 
     def _parsed(self, raw: bytes) -> Head | None:
@@ -144,11 +143,10 @@ class Heads:
             if_none_match=found.get(b"if-none-match", ""),
         )
         sent_id, traceparent = found.get(b"x-request-id", ""), found.get(b"traceparent", "")
-        head = Head(len(raw), int(length), place, headers, sent_id, traceparent)
+        now = None if place is None or place.hot.now is None else place.hot.now(place.params, headers)
+        head = Head(len(raw), len(raw) + int(length), place, now, headers, sent_id, traceparent)
         if place is not None and len(raw) <= KNOWN_BYTES_MAX and _OWN.isdisjoint(found):
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()
-            self._known[raw] = head
+            self.known.remember(raw, head)
         return head
 
 
@@ -197,14 +195,16 @@ class LaneConnection(web.RequestHandler):
         heads = self._heads
         if heads is None or not data:  # aiohttp feeds itself nothing to go on with what it has
             super().data_received(data)
-        elif self._answering or self._held:
+            return
+        if self._answering or self._held:
             self._hold(data)
-        elif (head := heads.alone(data)) is not None and head.place is not None and self._is_between():
-            answer = self._answer(head, head.place, data[head.size :])
-            if answer is not None:
-                self._write(answer)
-        else:
+            return
+        # Most of what arrives is one whole request with a head that is remembered.
+        head = heads.known[data[: data.find(_END, 0, KNOWN_BYTES_MAX) + 4]]
+        if head is None or (place := head.place) is None or head.whole != len(data) or not self._is_between():
             self._take(heads, data, 0)
+        elif (answer := self._answer(head, place, data[head.size :])) is not None:
+            self._write(answer)
 
     def resume_writing(self) -> None:
         """Somebody reads the answers again."""
@@ -237,13 +237,12 @@ class LaneConnection(web.RequestHandler):
                 head is None
                 or (place := head.place) is None
                 # Of bytes that arrive together aiohttp refuses all if it refuses any.
-                or (not at and head.size + head.length != end and heads.left(data, 0))
+                or (not at and head.whole != end and heads.left(data, 0))
             ):
                 self._write_all(answers)
                 self._pass_on(heads, data[at:] if at else data)
                 return
-            body_at = at + head.size
-            at = body_at + head.length
+            body_at, at = at + head.size, at + head.whole
             answer = self._answer(head, place, data[body_at:at])
             if answer is None:
                 break
@@ -277,8 +276,8 @@ class LaneConnection(web.RequestHandler):
         started = perf_counter()
         self._request_count += 1
         request_id = self._edge.request_id(head.sent_id)
-        now = place.hot.now
-        outcome: Reply | Exception | None = None if now is None else outcome_of(now, place.params, head.headers)
+        now = head.now
+        outcome: Reply | Exception | None = None if now is None else outcome_of(now)
         if outcome is None:
             self._open = place, request_id, started
             outcome = outcome_of(self._begin, head, place, body)
@@ -325,12 +324,12 @@ class LaneConnection(web.RequestHandler):
 
     def _done(self, place: Place, request_id: str, started: float, outcome: Reply | Exception) -> bytes:
         edge = self._edge
-        if isinstance(outcome, Reply):
-            reply = outcome
-            edge.answered(place, request_id, reply.status, started)
-        else:
+        if isinstance(outcome, Exception):
             reply, unforeseen = edge.failed(place, request_id, outcome, started)
             self._close = self._close or unforeseen
+        else:
+            reply = outcome
+            edge.answered(place, request_id, reply.status, started)
         if edge.draining:
             self._close = True
         return written(reply, request_id, closing=self._close)

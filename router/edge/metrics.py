@@ -43,29 +43,29 @@ _OPERATIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 class RouteMeters:
     """What is counted for one method and route template. A status class gets its series when it first appears."""
 
-    __slots__ = ("_classes", "_labels", "_requests", "_seconds")
+    __slots__ = ("_labels", "_observe", "_requests", "_statuses")
 
     def __init__(self, requests: Numbers, seconds: Distribution, labels: tuple[str, str]) -> None:
         self._requests = requests
         self._labels = labels
-        self._seconds = seconds
-        self._classes: dict[int, Number] = {}
+        self._observe = seconds.observe
+        self._statuses: dict[int, Number] = {}
+        """By status, though they are counted by class: looked up for each answer."""
 
     def answered(self, status: int, seconds: float) -> None:
         """One request was answered with this status, and that took so long."""
-        number = self._classes.get(status // 100)
+        number = self._statuses.get(status)
         if number is None:
             self.count(status)
         else:
             number.value += 1
-        self._seconds.observe(seconds)
+        self._observe(seconds)
 
     def count(self, status: int) -> None:
         """One request was answered with this status."""
-        hundreds = status // 100
-        number = self._classes.get(hundreds)
+        number = self._statuses.get(status)
         if number is None:
-            number = self._classes[hundreds] = self._requests.child(*self._labels, f"{hundreds}xx")
+            number = self._statuses[status] = self._requests.child(*self._labels, f"{status // 100}xx")
         number.value += 1
 
 

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 from weakref import ref
 
@@ -18,6 +19,7 @@ from aiohttp import web
 
 from actors.ports import StoreAway
 from actors.runtime.outcome import Tell, begin, ended_with
+from router.edge.answer import ready
 from router.edge.errors import NotFound
 from router.edge.handlers import RunSoon, body_endpoint, endpoint, hot, key_endpoint
 from router.edge.http import Edge
@@ -127,10 +129,10 @@ class Stand:
             router.add_post(path, hot(body_endpoint(use_case), soon=self._asked(use_case) if self._soon else None))
         one = "/keys/{key:(?s:.+)}"
         router.add_get("/keys/all", endpoint(self._call))
-        router.add_get(one, hot(key_endpoint(self._key), self._key_now))
+        router.add_get(one, hot(key_endpoint(self._key), lambda *of: partial(self._key_now, *of)))
         router.add_put(one, hot(key_endpoint(self._key)))
         router.add_get("/calls/{id}", hot(endpoint(self._call)))
-        router.add_get("/now", hot(endpoint(self._call), self._now))
+        router.add_get("/now", hot(endpoint(self._call), lambda *of: partial(self._now, *of)))
         router.add_get("/cold", endpoint(self._call))
         router.add_post("/cold", endpoint(self._call))
         self._runner = EdgeRunner(app, self.edge, fast_lane=self.fast_lane)
@@ -278,6 +280,8 @@ class Stand:
     def _shown(self, key: str) -> Reply:
         if key.endswith("-gone"):
             raise NotFound("no such key", extra={"key": key})
+        if key.endswith("-ready"):
+            return ready(200, b'"ready"', 'ETag: "r"\r\n')
         if key.endswith("-long"):
             return Reply(200, b'"%b"' % (b"x" * 40_000))
         return Reply(200, b'{"key":"%b"}' % key.encode())

@@ -67,11 +67,11 @@ async def test_the_second_read_does_not_ask_the_store() -> None:
     """Nor does one of a key that holds nothing."""
     async with rig() as r:
         await r.has(k=b'{"a":1}')
-        assert r.cache.read_now("k") is None
+        assert r.cache.read_now("k", r.cache.now()) is None
         assert await r.value("k") == b'{"a":1}'
         assert await r.value("k") == b'{"a":1}'
         assert [await r.value("nothing") for _ in range(2)] == [None, None]
-        near = r.cache.read_now("k")
+        near = r.cache.read_now("k", r.cache.now())
         assert near is not None
         assert near.etag == entity_tag(b'{"a":1}')
         assert r.server.loads == [["k"], ["nothing"]]
@@ -143,7 +143,7 @@ async def test_a_load_overtaken_by_a_change_is_given_but_not_kept() -> None:
         late = await cache.read("k")
         assert (await early)[0].value == b"1"
         assert late[0].value == b"2"
-        kept = cache.read_now("k")
+        kept = cache.read_now("k", cache.now())
         assert kept is not None
         assert kept.value == b"2"
 
@@ -166,7 +166,7 @@ async def test_a_name_that_is_no_text_changes_nothing_here() -> None:
         await r.has(k=b"1")
         await r.value("k")
         r.cache.on_invalidated([b"\xff\xfe", b"other"])
-        assert r.cache.read_now("k") is not None
+        assert r.cache.read_now("k", r.cache.now()) is not None
         assert r.meters.cache_invalidations.value == 2
 
 
@@ -190,11 +190,11 @@ async def test_the_time_to_live_is_kept_here_too() -> None:
         assert r.cache.left_ms(entry) == 300
         await passing(0.2)
         assert r.cache.left_ms(entry) == 100
-        assert r.cache.read_now("k") is entry
+        assert r.cache.read_now("k", r.cache.now()) is entry
         r.server.listeners.clear()  # nobody says that it expired
         await passing(0.1)
         assert r.cache.left_ms(entry) == 1
-        assert r.cache.read_now("k") is None
+        assert r.cache.read_now("k", r.cache.now()) is None
         assert await r.value("k") is None
         await r.has(always=b"1")
         assert r.cache.left_ms((await r.cache.read("always"))[0]) == NEVER

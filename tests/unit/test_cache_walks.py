@@ -91,7 +91,7 @@ async def test_a_deletion_takes_what_matches_and_no_more() -> None:
         await r.cache.read_many(["k000001", "other"])
         assert await r.walks.delete_matching("k*") == 1200
         assert r.server.names() == ["list", "other"]
-        assert r.cache.read_now("k000001") is None
+        assert r.cache.read_now("k000001", r.cache.now()) is None
         assert await r.walks.count() == 2
         assert await r.walks.flush() == 1
         assert await r.walks.count() == 1
@@ -103,7 +103,7 @@ async def test_what_somebody_else_deleted_under_a_walk_is_forgotten_too() -> Non
     async with rig(names=1) as r:
         await ticks()
         await r.cache.read_many(["k000000"])
-        assert r.cache.read_now("k000000") is not None
+        assert r.cache.read_now("k000000", r.cache.now()) is not None
         r.wire.link_silent = True
         r.server.delete("k000000")
         assert await r.walks.delete_matching("k*") == 0

@@ -29,7 +29,10 @@ BODIES = (
     b"x" * 2000,
     b"x" * 2001,
 )
-HOT = ("/body", "/fails", "/keys/a", "/keys/near", "/keys/near-gone", "/keys/near-long", "/calls/7", "/now")
+HOT = (
+    *("/body", "/fails", "/keys/a", "/keys/near", "/keys/near-gone", "/keys/near-ready", "/keys/near-long"),
+    *("/calls/7", "/now"),
+)
 COLD = (
     *("/cold", "/keys/all", "/nothing", "/body/", "/body?x=1", "/keys/a%20b", "/keys/a%", "/keys/a/b", "/keys/"),
     *("//now", "/now#x", "http://here/now", "*", "/keys/..", "/keys/Ñ"),

@@ -139,7 +139,7 @@ def test_what_is_used_stays_and_what_is_not_goes() -> None:
             assert known.recall(request("kept")) is not None
     assert known.recall(request("k0")) is None
     assert known.recall(request(f"k{3 * KNOWN_MAX - 1}")) is not None
-    assert len(known._young) + len(known._old) <= 2 * KNOWN_MAX
+    assert len(known._known) + len(known._known._old) <= 2 * KNOWN_MAX
     long = request(url="https://a.example/".ljust(SAID_BYTES_MAX, "x"))
     take(known, long)
     assert known.recall(long) is None
