@@ -85,7 +85,7 @@ def hint_of(entry: Entry, appended: Appended) -> Ready | DueBatch | None:
     if closed is not None:
         return Ready(entry.partition, closed.delivery_id, closed.host, 0) if closed.first_in_line else None
     # A window's deadline is its first message's; a debounce's moves with each, also to an earlier time.
-    moved = appended.size == 1 or entry.max_wait_ms > 0
+    moved = appended.size == 1 or entry.terms.max_wait_ms > 0
     if appended.size == 0 or appended.duplicate or not moved or appended.remaining_ms >= NEAR_MS:
         return None
     return DueBatch(entry.partition, entry.kid, appended.deadline_ms, appended.remaining_ms)

@@ -32,7 +32,7 @@ from actors.core.evolution_events import (
 from actors.core.evolution_payload import n8n_payload
 from actors.core.evolution_token import Gate, admitted
 from actors.core.inbound_route import InboundRoute, policy_of
-from actors.core.partition import locate
+from actors.core.terms import terms_of
 from actors.core.webhook_target import lane
 from actors.inbound_ports import Happened, InboundRecords, InboundTools, Sending, WebhookCall
 from actors.ports import Appended, Entry, Overloaded, StoreAway
@@ -135,25 +135,17 @@ class Inbound:
         return Noted("duplicate") if appended.duplicate else Noted("stored", entry.message_id)
 
     def _entry(self, event: IncomingText, route: InboundRoute, conversation: Conversation, trace: str) -> Entry:
-        kid, partition = locate(conversation.key)
         policy, limits = policy_of(route, conversation.key, event.instance, conversation.contact)
+        terms = terms_of(conversation.key, policy, limits, _host_of(route.webhook.url))
         sent_s = int(self._tools.clock.wall()) if event.timestamp_s is None else event.timestamp_s
         is_n8n = route.buffer.format == "n8n"
         return Entry(
-            partition=partition,
-            kid=kid,
-            key=conversation.key,
+            terms=terms,
             message_id=message_order.message_id(event.instance, event.key_id, sent_s),
             dedupe=message_order.dedupe(event.instance, event.key_id),
             payload=n8n_payload(event.payload, conversation.contact) if is_n8n else event.payload,
-            wait_ms=limits.wait_ms,
-            max_wait_ms=limits.max_wait_ms,
-            max_size=limits.max_size,
-            max_bytes=limits.max_bytes,
-            policy=policy,
-            host=_host_of(route.webhook.url),
             trace=trace,
-            batch_id=self._tools.new_batch_id(partition),
+            batch_id=self._tools.new_batch_id(terms.partition),
         )
 
     async def _own(self, event: OwnMessage, route: InboundRoute | None) -> Noted:

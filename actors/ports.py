@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Protocol, TypeVar
 
 from msgspec import Meta, Struct
 
-from actors.core.policy import Reason
+from actors.core.policy import Reason, Terms
 
 
 class StoreAway(Exception):
@@ -37,26 +37,37 @@ class Entry(Struct, frozen=True, gc=False, kw_only=True):
     """One message on its way into the store, with all that its batch needs to know.
 
     `batch_id` is the id a batch gets if this message closes it (fresh for every entry).
-    `max_wait_ms` is 0 for a window (the first message's deadline stands) and the cap for a debounce.
-    `dedupe` identifies (key, message id); `host` is the delivery lane; `trace` a traceparent or "".
+    `dedupe` identifies (key, message id); `trace` is a traceparent or "".
     `received_us` is when the store first received it, in µs of its clock; 0: it has not yet.
     """
 
-    partition: int
-    kid: str
-    key: str
+    terms: Terms
     message_id: str
     dedupe: bytes | str
     payload: bytes
-    wait_ms: int
-    max_wait_ms: int
-    max_size: int
-    max_bytes: int
-    policy: bytes
-    host: str
     trace: str
     batch_id: str
     received_us: int = 0
+
+    @property
+    def partition(self) -> int:
+        """Where its key belongs."""
+        return self.terms.partition
+
+    @property
+    def kid(self) -> str:
+        """The short name of its key."""
+        return self.terms.kid
+
+    @property
+    def key(self) -> str:
+        """The caller's name for what is gathered."""
+        return self.terms.key
+
+    @property
+    def host(self) -> str:
+        """The lane of its webhook."""
+        return self.terms.host
 
 
 class ClosedBatch(Struct, frozen=True, gc=False):

@@ -6,8 +6,10 @@ spelling of numbers stay the caller's. Never knows a batch or a policy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, reduce
+from operator import getitem
+from typing import Any
 
 import msgspec
 
@@ -16,6 +18,9 @@ from actors.core.policy import Aggregate
 
 FieldPath = tuple[str, ...]
 """The steps of `json.items.0.text`: a key of an object, in a list an index. A key with a dot cannot be named."""
+
+
+_getitem: Callable[[Any, str], object] = getitem
 
 
 class FieldMissing(LookupError):
@@ -34,6 +39,13 @@ def parse_path(text: str) -> FieldPath:
 
 def extract(payload: object, path: FieldPath) -> object:
     """The value at the path of a decoded payload; raises FieldMissing."""
+    try:
+        return reduce(_getitem, path, payload)  # objects all the way, as a rule
+    except (KeyError, TypeError):
+        return _extracted(payload, path)
+
+
+def _extracted(payload: object, path: FieldPath) -> object:
     value = payload
     for step in path:
         if isinstance(value, dict):

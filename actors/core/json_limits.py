@@ -70,6 +70,23 @@ def check_limits(body: bytes) -> None:
         raise JsonLimit(_path_of_unfit_integer(body), "an integer is outside the range of int64")
 
 
+def are_plain(rest: bytes) -> bool:
+    """Whether what follows the beginning of an object, within it, keeps these limits and is UTF-8, at a glance: what is
+    not plain may be right all the same."""
+    sketch = rest.translate(_SKETCH)
+    if sketch.count(b"[") >= DEPTH_MAX or _LONG in sketch:
+        return False
+    return rest.isascii() or _is_utf8(rest)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _too_deep(body: bytes) -> bool:
     brackets = _brackets_outside_strings(body)
     if brackets.count(b"[") - brackets.count(b"]") > DEPTH_MAX:

@@ -67,6 +67,25 @@ class Message(Struct, frozen=True, gc=False, kw_only=True):
     message_id: MessageId | None = None
 
 
+class Terms(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
+    """What the messages of one key have in common while they say the same of their webhook and buffer: where they are
+    gathered, when that is full or due, where it goes.
+
+    `max_wait_ms` is 0 for a window (the first message's deadline stands) and the cap for a debounce. `policy` is the
+    stored form of a `Policy`; `host` is the delivery lane.
+    """
+
+    partition: int
+    kid: str
+    key: str
+    wait_ms: int
+    max_wait_ms: int
+    max_size: int
+    max_bytes: int
+    policy: bytes
+    host: str
+
+
 class Conversation(Struct, frozen=True, gc=False, omit_defaults=True):
     """Whose messages a batch holds when they are WhatsApp's. `contact` is the JID that a reply goes to; `reply` says
     where the webhook's answer has one: a dotted path, "" for the usual places; None when nothing is sent back."""

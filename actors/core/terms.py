@@ -1,7 +1,7 @@
 """Terms: what messages say of their webhook and buffer, looked at once for all that say it in the same bytes.
 
-A bot sends the same two objects with every message of a conversation. What they mean, that they may be, and where they
-lead is remembered by their bytes, so that of most messages only the payload is looked at.
+A bot's messages begin with the same bytes, up to the payload: the same webhook, the same options. What they mean, that
+they may be, and where they lead is remembered by these bytes, so that of most messages only the rest is looked at.
 Invariants: nothing is taken that `intake` would refuse; bounded, whatever callers make up.
 """
 
@@ -11,32 +11,46 @@ import msgspec
 from msgspec import Raw, Struct
 
 from actors.core.intake import Accepted, Limits, check_payload
+from actors.core.json_limits import are_plain
 from actors.core.partition import locate
-from actors.core.policy import BufferOptions, MessageId
+from actors.core.policy import MESSAGE_ID_CHARACTERS_MAX, BufferOptions, Terms
 from actors.core.recent import Recent
 
 KNOWN_MAX = 4096
 """Terms of a generation."""
 SAID_BYTES_MAX = 2048
-"""How long either object may be to be remembered."""
+"""How long a beginning may be to be remembered."""
 
-_AROUND = len('{"webhook":,"buffer":,"payload":}')
+_PAYLOAD = b'"payload"'
+_OPENED = b"{" + _PAYLOAD
+_PROBE = b":0}"
+_AROUND = len(":}")
 _AROUND_ID = len(',"message_id":""')
 _MEMBER_BYTES_MIN = len(',"buffer":1')
-"""With fewer bytes left of a body, beside its parts, none of them can stand there twice."""
-
-Said = tuple[bytes, bytes]
+"""With fewer bytes left of a rest, beside what it holds, no member of a message can stand there once more."""
 
 
-class Terms(Struct, frozen=True, gc=False):
-    """What a message asks for beside its payload, checked. `policy` is its stored form, `host` its webhook's lane."""
+class _Known(Struct, frozen=True, gc=False):
+    """What was found out about a beginning, and what a payload is checked against."""
 
     options: BufferOptions
-    limits: Limits
-    policy: bytes
-    host: str
-    kid: str
-    partition: int
+    terms: Terms
+
+
+def terms_of(key: str, policy: bytes, limits: Limits, host: str) -> Terms:
+    """What the messages of a key have in common."""
+    kid, partition = locate(key)
+    return Terms(
+        partition=partition,
+        kid=kid,
+        key=key,
+        wait_ms=limits.wait_ms,
+        max_wait_ms=limits.max_wait_ms,
+        max_size=limits.max_size,
+        max_bytes=limits.max_bytes,
+        policy=policy,
+        host=host,
+    )
 
 
 class Taken(Struct, frozen=True, gc=False):
@@ -47,58 +61,93 @@ class Taken(Struct, frozen=True, gc=False):
     message_id: str | None
 
 
-class _Sketch(Struct, frozen=True, gc=False):
-    """A message whose parts are left as they are."""
+class _Rest(Struct, frozen=True, gc=False):
+    """What follows the beginning of a message."""
+
+    payload: Raw
+    message_id: str | None = None
+
+
+class _Beginning(Struct, frozen=True, gc=False):
+    """It says all that terms are made of. Any `payload` and `message_id` that stand there are looked at."""
 
     webhook: Raw
     buffer: Raw
     payload: Raw
-    message_id: MessageId | None = None
+    message_id: Raw | None = None
 
 
-_decode = msgspec.json.Decoder(_Sketch).decode
+_decode_rest = msgspec.json.Decoder(_Rest).decode
+_decode_beginning = msgspec.json.Decoder(_Beginning).decode
 
 
-def _taken_apart(body: bytes) -> tuple[Said, bytes, str | None] | None:
-    """The two objects, the payload and the message id. None when one of them may stand there twice: of such a member
-    this decoder gives the last alone, and a whole decode looks at both."""
+def _parted(body: bytes) -> tuple[bytes, bytes]:
+    """A message's beginning, up to what seems to be the name of its payload, and the rest; b"" and all of it when there
+    is no such name."""
+    at = body.find(_PAYLOAD)
+    if at < 0:
+        return b"", body
+    at += len(_PAYLOAD)
+    return body[:at], body[at:]
+
+
+def _leads_to_payload(beginning: bytes) -> bool:
+    """Whether a message that begins in this way has all its terms there, and its payload next, and no id so far."""
     try:
-        sketch = _decode(body)
+        probed = _decode_beginning(beginning + _PROBE)
+    except msgspec.DecodeError:
+        return False
+    return bytes(probed.payload) == _PROBE[1:-1] and probed.message_id is None
+
+
+def _read(rest: bytes) -> _Rest | None:
+    """What a rest holds. None when it is nothing plain, or a member may stand there twice: of such a one this decoder
+    gives the last alone, and a whole decode looks at both."""
+    if not are_plain(rest):
+        return None
+    try:
+        read = _decode_rest(_OPENED + rest)
     except msgspec.DecodeError:
         return None
-    webhook, buffer, payload = bytes(sketch.webhook), bytes(sketch.buffer), bytes(sketch.payload)
-    message_id = sketch.message_id
-    rest = len(body) - len(webhook) - len(buffer) - len(payload) - _AROUND
+    left = len(rest) - len(bytes(read.payload)) - _AROUND
+    message_id = read.message_id
     if message_id is not None:
-        rest -= len(message_id) + _AROUND_ID
-    return ((webhook, buffer), payload, message_id) if rest < _MEMBER_BYTES_MIN else None
+        left -= len(message_id) + _AROUND_ID
+        # Quicker than the pattern of the type.
+        if (
+            not 0 < len(message_id) <= MESSAGE_ID_CHARACTERS_MAX
+            or not message_id.isascii()
+            or not message_id.isprintable()
+        ):
+            return None
+    return read if left < _MEMBER_BYTES_MIN else None
 
 
 class KnownTerms:
     """The memory."""
 
     def __init__(self) -> None:
-        self._known: Recent[Said, Terms] = Recent(KNOWN_MAX)
+        self._known: Recent[bytes, _Known] = Recent(KNOWN_MAX)
 
     def recall(self, body: bytes) -> Taken | None:
-        """The message if its terms are known; else it must be decoded whole, and may be wrong. Raises BadMessage for
-        its payload. Of `body` is known what holds before a decoder sees it (`json_limits`, UTF-8)."""
-        parts = _taken_apart(body)
-        if parts is None:
+        """The message if its terms are known; else it must be looked at whole, and may be wrong. Raises BadMessage for
+        its payload."""
+        beginning, rest = _parted(body)
+        known = self._known[beginning]
+        if known is None:
             return None
-        said, payload, message_id = parts
-        terms = self._known[said]
-        if terms is None:
+        read = _read(rest)
+        if read is None:
             return None
-        check_payload(terms.options, payload)
-        return Taken(terms, payload, message_id)
+        payload = bytes(read.payload)
+        check_payload(known.options, payload)
+        return Taken(known.terms, payload, read.message_id)
 
     def learn(self, body: bytes, accepted: Accepted, host: str) -> Taken:
         """The message that was made of this body and found to be right, its terms remembered."""
         message = accepted.message
-        kid, partition = locate(message.buffer.key)
-        terms = Terms(message.buffer, accepted.limits, accepted.policy, host, kid, partition)
-        parts = _taken_apart(body)
-        if parts is not None and max(map(len, parts[0])) <= SAID_BYTES_MAX:
-            self._known.remember(parts[0], terms)
+        terms = terms_of(message.buffer.key, accepted.policy, accepted.limits, host)
+        beginning, _ = _parted(body)
+        if len(beginning) <= SAID_BYTES_MAX and _leads_to_payload(beginning):
+            self._known.remember(beginning, _Known(message.buffer, terms))
         return Taken(terms, accepted.payload, message.message_id)

@@ -25,7 +25,7 @@ from actors.core.webhook_target import BadTarget, check_headers, check_secret, l
 from actors.forwarding import Forwarding
 from actors.ownership import Ownership
 from actors.ports import Appended, Entry, ListCursor, NothingOpen, OpenBatch
-from router.edge.body import JsonBody, check
+from router.edge.body import JsonBody, check_type
 from router.edge.errors import BadInput, NotFound
 from router.edge.handlers import body_endpoint, endpoint, hot
 from router.edge.idempotency import Idempotency, derived_id
@@ -217,17 +217,15 @@ class BufferRoutes:
                 return Reply(200, _encode(Dropped(dropped)))
 
     def _taken(self, body: bytes, headers: RequestHeaders) -> Taken:
-        check(body, headers)
+        check_type(headers)
         taken = self._terms.recall(body)
         if taken is None:
-            accepted = intake.accept(_MESSAGE.typed(body))
+            accepted = intake.accept(_MESSAGE.decode(body, headers))
             taken = self._terms.learn(body, accepted, self._target(accepted.message))
         return taken
 
     def _store(self, taken: Taken, trace: str, scope: str | None) -> Asked[Appended]:
-        terms = taken.terms
-        options, limits, partition = terms.options, terms.limits, terms.partition
-        message_id = taken.message_id
+        terms, message_id = taken.terms, taken.message_id
         dedupe: bytes | str
         if message_id is not None:
             dedupe = dedupe_id(terms.kid, message_id)
@@ -235,22 +233,14 @@ class BufferRoutes:
             # Ours are unique by themselves, or made of the idempotency key.
             dedupe = message_id = self._ids.message_id() if scope is None else derived_id("msg", scope)
         entry = Entry(
-            partition=partition,
-            kid=terms.kid,
-            key=options.key,
+            terms=terms,
             message_id=message_id,
             dedupe=dedupe,
             payload=taken.payload,
-            wait_ms=limits.wait_ms,
-            max_wait_ms=limits.max_wait_ms,
-            max_size=limits.max_size,
-            max_bytes=limits.max_bytes,
-            policy=terms.policy,
-            host=terms.host,
             trace=trace,
-            batch_id=self._ids.delivery_id(partition),
+            batch_id=self._ids.delivery_id(terms.partition),
         )
-        return Asked(partial(self._forwarding.submit, entry), partial(_stored, message_id, options.max_size))
+        return Asked(partial(self._forwarding.submit, entry), partial(_stored, message_id, terms.max_size))
 
     async def _flush(self, key: str, scope: str | None) -> Reply:
         batch_id = None

@@ -53,10 +53,7 @@ class JsonBody(Generic[T]):
 
 def check(body: bytes, headers: RequestHeaders) -> None:
     """What holds of every body before it is decoded. Raises `NotJson` (415), `BadInput` or `JsonLimit` (400)."""
-    if headers.content_type != JSON and not is_json(headers.content_type):
-        raise NotJson
-    if headers.content_encoding and headers.content_encoding.lower() != "identity":
-        raise NotJson("the body must not be compressed")
+    check_type(headers)
     if not body:
         raise BadInput(_TOP, "a JSON body is required")
     check_limits(body)
@@ -65,6 +62,14 @@ def check(body: bytes, headers: RequestHeaders) -> None:
             body.decode()  # the decoder does not look inside a payload that is kept raw
         except UnicodeDecodeError as error:
             raise BadInput(_TOP, f"the body is not UTF-8 (byte {error.start})") from None
+
+
+def check_type(headers: RequestHeaders) -> None:
+    """What holds of every body's headers. Raises `NotJson` (415)."""
+    if headers.content_type != JSON and not is_json(headers.content_type):
+        raise NotJson
+    if headers.content_encoding and headers.content_encoding.lower() != "identity":
+        raise NotJson("the body must not be compressed")
 
 
 @lru_cache(maxsize=256)

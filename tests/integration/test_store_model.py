@@ -183,7 +183,13 @@ class StoreMachine(RuleBasedStateMachine):
         line.open.append((sent.message_id, sent.payload))
         assert (outcome.duplicate, outcome.size, outcome.size_bytes) == (False, len(line.open), _bytes(line))
         self.check_deadline(line, sent, outcome)
-        reason = "size" if len(line.open) >= sent.max_size else "bytes" if _bytes(line) >= sent.max_bytes else None
+        reason = (
+            "size"
+            if len(line.open) >= sent.terms.max_size
+            else "bytes"
+            if _bytes(line) >= sent.terms.max_bytes
+            else None
+        )
         if reason is None:
             assert outcome.closed is None
         else:
@@ -192,11 +198,11 @@ class StoreMachine(RuleBasedStateMachine):
     def check_deadline(self, line: Line, sent: Entry, outcome: Appended) -> None:
         """Deadlines are the store's own; the model knows how they move."""
         if len(line.open) == 1:
-            line.began_ms = outcome.deadline_ms - sent.wait_ms
-        elif sent.max_wait_ms == 0:
+            line.began_ms = outcome.deadline_ms - sent.terms.wait_ms
+        elif sent.terms.max_wait_ms == 0:
             assert outcome.deadline_ms == line.deadline_ms
         else:
-            assert line.began_ms < outcome.deadline_ms <= line.began_ms + sent.max_wait_ms
+            assert line.began_ms < outcome.deadline_ms <= line.began_ms + sent.terms.max_wait_ms
         line.deadline_ms = outcome.deadline_ms
         assert outcome.closed is not None or 0 < outcome.remaining_ms <= max(line.deadline_ms - line.began_ms, 1)
 

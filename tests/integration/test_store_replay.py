@@ -267,8 +267,8 @@ async def _comes_back(
         for key in keys:
             batches = await _batches(hand, key)
             assert flat(batches) == [each.message_id for each in messages if each.key == key]
-            assert all(len(batch) == messages[0].max_size for batch in batches[:-1])
-            assert len(batches[-1]) < messages[0].max_size
+            assert all(len(batch) == messages[0].terms.max_size for batch in batches[:-1])
+            assert len(batches[-1]) < messages[0].terms.max_size
 
 
 async def test_long_batches_are_taken_apart_in_bites(any_store: ValkeyServer) -> None:

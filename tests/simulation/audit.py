@@ -105,7 +105,7 @@ class Audit:
 
     def sends(self, entry: Entry, number: int) -> None:
         """A client begins to send a message."""
-        self.sizes[entry.key] = entry.max_size
+        self.sizes[entry.key] = entry.terms.max_size
         self.sent[entry.message_id] = Sent(key=entry.key, number=number)
 
     def answered(self, node: SimNode, entry: Entry, outcome: Appended) -> None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from actors.core.ids import derived_delivery_id
 from actors.core.partition import dedupe_id, locate
-from actors.core.policy import BufferOptions, Policy, Webhook
+from actors.core.policy import BufferOptions, Policy, Terms, Webhook
 from actors.ports import Appended, Entry
 from tests.simulation.cluster import Act, Cluster
 from tests.support.until import passing
@@ -100,18 +100,20 @@ class Client:
         kid, partition = locate(habit.key)
         message_id = f"{habit.key}/{number}"
         return Entry(
-            partition=partition,
-            kid=kid,
-            key=habit.key,
+            terms=Terms(
+                partition=partition,
+                kid=kid,
+                key=habit.key,
+                wait_ms=habit.wait_ms,
+                max_wait_ms=habit.max_wait_ms,
+                max_size=habit.max_size,
+                max_bytes=1 << 20,
+                policy=self._policy,
+                host=habit.host,
+            ),
             message_id=message_id,
             dedupe=dedupe_id(kid, message_id),
             payload=b'{"n":%d}' % number,
-            wait_ms=habit.wait_ms,
-            max_wait_ms=habit.max_wait_ms,
-            max_size=habit.max_size,
-            max_bytes=1 << 20,
-            policy=self._policy,
-            host=habit.host,
             trace="",
             batch_id="",
         )

@@ -52,14 +52,14 @@ def _append(of: Partition, at: Moment, window_ms: int, entry: Entry) -> Appended
         )  # fmt: skip
     batch.messages.append((entry.message_id, at.us, entry.payload))
     batch.size_bytes += len(entry.payload)
-    batch.policy, batch.host, batch.trace = entry.policy, entry.host, entry.trace
-    if entry.max_wait_ms > 0:
-        batch.deadline_ms = min(now + entry.wait_ms, batch.first_ms + entry.max_wait_ms)
+    batch.policy, batch.host, batch.trace = entry.terms.policy, entry.host, entry.trace
+    if entry.terms.max_wait_ms > 0:
+        batch.deadline_ms = min(now + entry.terms.wait_ms, batch.first_ms + entry.terms.max_wait_ms)
     elif len(batch.messages) == 1:
-        batch.deadline_ms = now + entry.wait_ms
+        batch.deadline_ms = now + entry.terms.wait_ms
     size, size_bytes, deadline_ms = len(batch.messages), batch.size_bytes, batch.deadline_ms
-    full = size >= entry.max_size
-    if full or size_bytes >= entry.max_bytes:
+    full = size >= entry.terms.max_size
+    if full or size_bytes >= entry.terms.max_bytes:
         reason: Reason = "size" if full else "bytes"
         first = of.freeze(entry.kid, entry.batch_id, reason, now)
         closed = ClosedBatch(entry.batch_id, size, entry.host, reason, first)
@@ -90,13 +90,13 @@ def _restore(of: Partition, at: Moment, window_ms: int, entry: Entry) -> bool:
     batch.size_bytes += len(entry.payload)
     if place == 0:
         batch.first_ms = received_ms
-    if entry.max_wait_ms > 0:
-        latest = max(batch.deadline_ms, received_ms + entry.wait_ms)
-        batch.deadline_ms = min(latest, batch.first_ms + entry.max_wait_ms)
+    if entry.terms.max_wait_ms > 0:
+        latest = max(batch.deadline_ms, received_ms + entry.terms.wait_ms)
+        batch.deadline_ms = min(latest, batch.first_ms + entry.terms.max_wait_ms)
     elif place == 0:
-        batch.deadline_ms = received_ms + entry.wait_ms
+        batch.deadline_ms = received_ms + entry.terms.wait_ms
     if place == len(batch.messages) - 1:
-        batch.policy, batch.host, batch.trace = entry.policy, entry.host, entry.trace
+        batch.policy, batch.host, batch.trace = entry.terms.policy, entry.host, entry.trace
     return True
 
 
@@ -112,18 +112,18 @@ def _reclose(of: Partition, at: Moment, entry: Entry) -> bool:
     size_bytes = 0
     for count, (_, _, payload) in enumerate(batch.messages, 1):
         size_bytes += len(payload)
-        if count >= entry.max_size or size_bytes >= entry.max_bytes:
+        if count >= entry.terms.max_size or size_bytes >= entry.terms.max_bytes:
             break
     else:
         return False
     left = batch.messages[count:]
     rest = replace(batch, messages=left, size_bytes=batch.size_bytes - size_bytes) if left else None
     batch.messages, batch.size_bytes = batch.messages[:count], size_bytes
-    of.freeze(entry.kid, entry.batch_id, "size" if count >= entry.max_size else "bytes", at.ms)
+    of.freeze(entry.kid, entry.batch_id, "size" if count >= entry.terms.max_size else "bytes", at.ms)
     if rest is not None:
         rest.first_ms = left[0][1] // 1000
-        if entry.max_wait_ms <= 0:
-            rest.deadline_ms = rest.first_ms + entry.wait_ms
+        if entry.terms.max_wait_ms <= 0:
+            rest.deadline_ms = rest.first_ms + entry.terms.wait_ms
         of.open[entry.kid] = rest
     return True
 

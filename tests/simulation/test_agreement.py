@@ -22,6 +22,7 @@ from actors.ports import Appended, Claim, Claimed, Close, Entry, Release, Settle
 from tests.simulation import scripts_deliveries
 from tests.simulation.scripts import READS, WRITES
 from tests.simulation.state import Moment, State
+from tests.support.doubles import changed
 from tests.support.store import WINDOW_MS, connected, entry, keys_in
 from tests.support.valkey import ValkeyServer
 
@@ -249,7 +250,7 @@ class Pair:
         random = self.random
         key = random.choice(self.keys)
         plain = entry(key, f"m{random.randrange(60)}", b"x" * random.choice((1, 10, 30)))
-        return replace(
+        return changed(
             plain,
             max_size=random.choice((1, 2, 3, 5)),
             max_bytes=random.choice((50, 10_000)),

@@ -12,11 +12,12 @@ from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from actors.attempt import Tools
 from actors.core.outcome import Answered, Failed
 from actors.core.partition import dedupe_id, locate
-from actors.core.policy import BufferOptions, Policy, Reason, Webhook
+from actors.core.policy import BufferOptions, Policy, Reason, Terms, Webhook
 from actors.egress_ports import OutboundRequest, Withheld
 from actors.ports import Counter, Entry, Gauge, Histogram, TaskOutcome
 from actors.runtime.supervisor import Supervisor
@@ -226,23 +227,28 @@ def make_entry(key: str = "k", message_id: str = "m1", payload: bytes = b"{}", *
     """One message; without more words it is the first of a window of 20 s for five, for a.example."""
     kid, partition = locate(key)
     host = fields.get("host", "a.example")
-    values: dict[str, Any] = {
-        "wait_ms": 20_000,
-        "max_wait_ms": 0,
-        "max_size": 5,
-        "max_bytes": 1 << 20,
-        "policy": msgspec.json.encode(make_policy(f"https://{host}/hook")),
-        "host": host,
-        "trace": "",
-        "batch_id": f"dlv_{partition:02x}{message_id}",
-        **fields,
-    }
-    return Entry(
-        partition=partition,
-        kid=kid,
-        key=key,
+    plain = Entry(
+        terms=Terms(
+            partition=partition,
+            kid=kid,
+            key=key,
+            wait_ms=20_000,
+            max_wait_ms=0,
+            max_size=5,
+            max_bytes=1 << 20,
+            policy=msgspec.json.encode(make_policy(f"https://{host}/hook")),
+            host=host,
+        ),
         message_id=message_id,
         dedupe=dedupe_id(kid, message_id),
         payload=payload,
-        **values,
+        trace="",
+        batch_id=f"dlv_{partition:02x}{message_id}",
     )
+    return changed(plain, **fields)
+
+
+def changed(entry: Entry, **fields: Any) -> Entry:
+    """The same message but for some of its fields, or of its terms'."""
+    of_terms = {name: fields.pop(name) for name in Terms.__struct_fields__ if name in fields}
+    return replace(entry, terms=replace(entry.terms, **of_terms), **fields)

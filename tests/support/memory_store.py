@@ -335,14 +335,14 @@ class MemoryStore:
             return Appended(len(batch.messages), batch.size_bytes, remaining_ms, batch.deadline_ms, True, None)
         self._seen.add(entry.dedupe)
         if batch is None:
-            batch = self.open[entry.kid] = Batch(entry=entry, first_ms=now, deadline_ms=now + entry.wait_ms)
+            batch = self.open[entry.kid] = Batch(entry=entry, first_ms=now, deadline_ms=now + entry.terms.wait_ms)
         batch.entry = entry
         batch.messages.append((entry.message_id, now, entry.payload))
-        if entry.max_wait_ms:
-            batch.deadline_ms = min(now + entry.wait_ms, batch.first_ms + entry.max_wait_ms)
+        if entry.terms.max_wait_ms:
+            batch.deadline_ms = min(now + entry.terms.wait_ms, batch.first_ms + entry.terms.max_wait_ms)
         size, size_bytes = len(batch.messages), batch.size_bytes
-        full = size >= entry.max_size
-        if full or size_bytes >= entry.max_bytes:
+        full = size >= entry.terms.max_size
+        if full or size_bytes >= entry.terms.max_bytes:
             closed = self._freeze(entry.kid, entry.batch_id, "size" if full else "bytes")
             return Appended(size, size_bytes, 0, batch.deadline_ms, False, closed)
         return Appended(size, size_bytes, max(batch.deadline_ms - now, 0), batch.deadline_ms, False, None)
@@ -394,7 +394,7 @@ class MemoryStore:
             attempt=len(of.log),
             failures=of.failures,
             reason=of.reason,
-            policy=entry.policy,
+            policy=entry.terms.policy,
             trace=entry.trace,
             created_ms=of.created_ms,
             messages=of.batch.messages,

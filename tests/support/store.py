@@ -15,7 +15,6 @@ from itertools import count, islice
 from typing import Any, Protocol, TypeVar, cast
 
 import redis
-from msgspec.structs import replace
 
 from actors.adapters.valkey.deliveries import Kept
 from actors.adapters.valkey.keys import PREFIXES
@@ -24,7 +23,7 @@ from actors.adapters.valkey.store import StoreOptions, ValkeyStore
 from actors.adapters.valkey.topology import Service
 from actors.core.ids import IdSource, partition_of
 from actors.core.partition import dedupe_id, locate
-from actors.core.policy import Reason
+from actors.core.policy import Reason, Terms
 from actors.ports import (
     Appended,
     Claim,
@@ -47,6 +46,7 @@ from actors.ports import (
     StoreAway,
     WrongState,
 )
+from tests.support.doubles import changed
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 from tests.support.valkey_cluster import ValkeyCluster
@@ -174,22 +174,24 @@ def entry(key: str, message_id: str, payload: bytes = b"{}", **changes: Any) -> 
     """One message; `changes` are other fields of the Entry. By default its batch stays open for a minute."""
     kid, partition = locate(key)
     plain = Entry(
-        partition=partition,
-        kid=kid,
-        key=key,
+        terms=Terms(
+            partition=partition,
+            kid=kid,
+            key=key,
+            wait_ms=LONG_MS,
+            max_wait_ms=0,
+            max_size=1000,
+            max_bytes=1_000_000,
+            policy=POLICY,
+            host=HOST,
+        ),
         message_id=message_id,
         dedupe=dedupe_id(kid, message_id),
         payload=payload,
-        wait_ms=LONG_MS,
-        max_wait_ms=0,
-        max_size=1000,
-        max_bytes=1_000_000,
-        policy=POLICY,
-        host=HOST,
         trace="",
         batch_id=IDS.delivery_id(partition),
     )
-    return replace(plain, **changes)
+    return changed(plain, **changes)
 
 
 class Hand:

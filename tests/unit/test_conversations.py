@@ -26,7 +26,7 @@ DELIVERED = None
 
 def contacts(rig: InboundRig) -> list[str]:
     """Whom replies go to."""
-    policies = [msgspec.json.decode(entry.policy, type=Policy) for entry in rig.entries]
+    policies = [msgspec.json.decode(entry.terms.policy, type=Policy) for entry in rig.entries]
     return [each.conversation.contact for each in policies if each.conversation is not None]
 
 

@@ -12,7 +12,7 @@ from actors.committer import CALLS_MAX
 from actors.forwarded_appends import APPEND_S, LINES_MAX, PAUSE_S
 from actors.node_ports import NotOwner, PeerAnswer, PeerAppend, PeerRequest
 from actors.ports import Appended, Entry, Overloaded, Owner, StoreAway
-from tests.support.doubles import Stage, make_entry, value
+from tests.support.doubles import Stage, changed, make_entry, value
 from tests.support.forwarding_rig import KEY, PARTITION, ForwardingRig
 from tests.support.memory_store import EPOCH
 from tests.support.until import passing
@@ -82,7 +82,7 @@ async def test_an_owner_that_cannot_be_reached_costs_a_moment(message: Entry) ->
         rig = ForwardingRig(stage, forward_appends=True)
         rig.roads.closed.add("b")
         began = stage.clock.monotonic()
-        answer = await rig.a.forwarding.append(msgspec.structs.replace(message, wait_ms=300))
+        answer = await rig.a.forwarding.append(changed(message, wait_ms=300))
         assert stage.clock.monotonic() - began < APPEND_S + 0.01
         assert (answer.size, answer.duplicate) == (1, False)
         assert forwards(rig) == [0, 1, 0, 1]

@@ -38,13 +38,13 @@ async def test_a_text_is_stored_with_all_its_batch_needs() -> None:
         assert entry.key == f"{INSTANCE}:{PHONE}"
         assert entry.message_id.startswith(f"wa_{AT_S:011d}_")
         assert isinstance(entry.dedupe, bytes)
-        assert (entry.wait_ms, entry.max_wait_ms, entry.max_size, entry.host) == (
+        assert (entry.terms.wait_ms, entry.terms.max_wait_ms, entry.terms.max_size, entry.host) == (
             8_000,
             0,
             7,
             "https://n8n.example:443",
         )
-        policy = msgspec.json.decode(entry.policy, type=Policy)
+        policy = msgspec.json.decode(entry.terms.policy, type=Policy)
         assert policy.conversation == Conversation(INSTANCE, PHONE, "")
         assert (policy.webhook.url, policy.buffer.key) == (URL, entry.key)
         payload = json.loads(entry.payload)

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from actors.core.json_limits import DEPTH_MAX, JsonLimit, check_limits
+from actors.core.json_limits import DEPTH_MAX, JsonLimit, are_plain, check_limits
 from tests.support.json_text import VALUES, spelled
 
 MIB = 1 << 20
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
+BEGINNING = b'{"payload"'
 TRICKY_STRINGS = st.text('[]{}"\\\\,:\x00é0123456789', max_size=6)
 
 
@@ -141,6 +142,22 @@ def test_the_named_field_holds_the_first_unfit_integer(value: object) -> None:
     """Refused exactly when some integer does not fit, and the first of them in the text is named."""
     limit = refusal(msgspec.json.encode(value))
     assert (limit and limit.pointer) == next((path[:200] for path in _unfit(value)), None)
+
+
+@given(TREES, st.integers(0, 40), st.sampled_from(["", "x", "ñ"]), st.sampled_from([b"", b"\xff", b"\xc3", b"["]))
+def test_what_is_plain_keeps_the_limits(tree: object, levels: int, text: str, damage: bytes) -> None:
+    """Also those of the object that it is the rest of."""
+    rest = b":%b%b%b%b}" % (b"[" * levels, msgspec.json.encode([tree, text]), b"]" * levels, damage)
+    if are_plain(rest):
+        assert refusal(BEGINNING + rest) is None
+        (BEGINNING + rest).decode()
+
+
+@pytest.mark.parametrize(("levels", "plain"), [(DEPTH_MAX - 1, True), (DEPTH_MAX, False)])
+def test_a_rest_is_one_level_deep_already(levels: int, *, plain: bool) -> None:
+    """It follows what an object begins with."""
+    rest = b":" + b"[" * levels + b"]" * levels + b"}"
+    assert are_plain(rest) == plain == (refusal(BEGINNING + rest) is None)
 
 
 def test_a_long_path_is_cut() -> None:

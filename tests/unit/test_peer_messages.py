@@ -21,6 +21,7 @@ from actors.adapters.peers.messages import (
     join_answers,
     join_questions,
 )
+from actors.core.policy import Terms
 from actors.node_ports import (
     NotOwner,
     PeerAppend,
@@ -88,7 +89,7 @@ def plain(question: Question) -> object:
     request = question.request
     if isinstance(request, PeerAppend):
         assert all(isinstance(entry, Entry) for entry in request.entries)
-        request = PeerAppend([Entry(**msgspec.structs.asdict(entry)) for entry in request.entries])
+        assert all(isinstance(entry.terms, Terms) for entry in request.entries)
     return msgspec.to_builtins(request)
 
 

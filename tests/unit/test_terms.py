@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from actors.core.intake import accept, limits_of
 from actors.core.json_limits import BadField, check_limits
 from actors.core.partition import locate
-from actors.core.policy import BufferOptions, Message
-from actors.core.terms import KNOWN_MAX, SAID_BYTES_MAX, KnownTerms, Taken
+from actors.core.policy import BufferOptions, Message, Policy, Webhook
+from actors.core.terms import KNOWN_MAX, SAID_BYTES_MAX, KnownTerms, Taken, terms_of
 from tests.support.json_text import OBJECTS
 
 HOST = "https://a.example:443"
@@ -20,7 +20,12 @@ BUFFERS = (
     *('{"key":"k"}', '{"key":"k","aggregate_field":"a"}', '{"key":"ñ","max_size":2,"aggregate_field":"a.0"}'),
     *('{"key":"k","mode":"debounce","max_wait":1}', '{"key":"k","extra":1}', '{"key":""}', '{ "key" : "k" }'),
 )
-PAYLOADS = ('{"a":"x"}', '{"a":["x"]}', '{"a":1}', "[]", '{"a":1e999}', '{"a":12345678901234567890}', '{"a":"\\u00')
+DEEP = ('{"a":["x"],"b":' + "[" * 29 + "]" * 29 + "}", '{"a":["x"],"b":' + "[" * 30 + "]" * 30 + "}")
+PAYLOADS = (
+    *DEEP,
+    *('{"payload":1,"a":"x"}', '{"a":"ñ"}', '{"a":"\\"payload\\""}', '{"a":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["}'),
+    *('{"a":"x"}', '{"a":["x"]}', '{"a":1}', "[]", '{"a":1e999}', '{"a":12345678901234567890}', '{"a":"\\u00'),
+)
 IDS = (None, '"m1"', '"m\\u0031"', '""', '"ñ"', "1", '"' + "m" * 129 + '"')
 DAMAGE = (b"", b'"', b"{", b"}", b",", b"\xff", b"\x00", b"\\", b"0")
 
@@ -32,15 +37,27 @@ def bodies(draw: st.DrawFn) -> bytes:
     members = [
         f'"webhook":{draw(st.sampled_from(WEBHOOKS[:2]) | st.sampled_from(WEBHOOKS))}',
         f'"buffer":{draw(st.sampled_from(BUFFERS[:3]) | st.sampled_from(BUFFERS))}',
-        f'"payload":{payload}',
+        f'"payload":{draw(st.sampled_from(("", "", " ", " " * 9)))}{payload}',
     ]
     message_id = draw(st.sampled_from(IDS[:3]) | st.sampled_from(IDS))
     if message_id is not None:
         members.append(f'"message_id":{message_id}')
+    if draw(st.integers(0, 9)) == 0:
+        members.pop(draw(st.integers(0, len(members) - 1)))
     if draw(st.integers(0, 4)) == 0:
         members = draw(st.permutations(members))
-    if draw(st.integers(0, 6)) == 0:
-        extra = ('"other":{"a":[]}', '"webhook":null', '"webhook":{"bogus":1}', '"buffer":{"key":"2"}', '"buffer":1')
+    if draw(st.integers(0, 3)) == 0:
+        extra = (
+            *('"\\u0070ayload":{"a":"y"}', '"x\\"payload":{"a":"y"}', '"payload":1', '"message\\u005fid":"m2"'),
+            *(
+                '"other":{"payload":{}}',
+                '"other":{"a":[]}',
+                '"webhook":null',
+                '"webhook":{"bogus":1}',
+                '"buffer":{"key":"2"}',
+                '"buffer":1',
+            ),
+        )
         members.insert(draw(st.integers(0, len(members))), draw(st.sampled_from((*members, *extra))))
     space = draw(st.sampled_from(("", "", " ", " " * 5)))
     body = bytearray(f"{{{f',{space}'.join(members)}}}".encode())
@@ -52,10 +69,10 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 def take(known: KnownTerms, body: bytes) -> Taken:
     """As the route does it."""
-    check_limits(body)
-    body.decode()
     taken = known.recall(body)
     if taken is None:
+        check_limits(body)
+        body.decode()
         taken = known.learn(body, accept(msgspec.json.decode(body, type=Message)), HOST)
     return taken
 
@@ -95,24 +112,68 @@ def request(key: str = "k", payload: str = '{"a":"x"}', url: str = "https://a.ex
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "known_again"),
+    ("after", "known_again"),
     [
-        ("", "", True),
-        (" ", " ", True),
-        ("\n", "  ", True),
-        ("", " " * 11, False),
-        ('"buffer":1,', "", False),
-        ('"webhook":{"bogus":1},', "", False),
-        ('"other":[],', "", False),
-        ('"payload":0,', "", False),
+        ("", True),
+        (" " * 10, True),
+        (" " * 11, False),
+        (',"payload":{"a":""}', False),
+        (',"payload":1', False),
+        (',"webhook":1', False),
+        (',"buffer":1', False),
+        (',"other":1', True),
+        (',"message_id":"m"', True),
+        (',"message_id":"\\u006d"', True),
+        (f',"message_id":"{"m" * 128}"', True),
+        (f',"message_id":"{"m" * 129}"', False),
+        (',"message_id":""', False),
+        (',"message_id":"\\u00f1"', False),
+        (',"message_id":"\\n"', False),
+        (',"message_id":1', False),
     ],
 )
-def test_only_what_holds_nothing_else_is_known_again(before: str, after: str, *, known_again: bool) -> None:
-    """White space between the parts may be there; a member that stands there twice cannot hide in it."""
+def test_only_a_plain_rest_is_read(after: str, *, known_again: bool) -> None:
+    """White space may be there; a member that stands there twice cannot hide in it, nor an id that could not be one."""
     known = KnownTerms()
     take(known, request())
-    body = b"{" + before.encode() + request()[1:] + after.encode()
-    assert (known.recall(body) is not None) == known_again
+    assert (known.recall(request()[:-1] + after.encode() + b"}") is not None) == known_again
+
+
+@pytest.mark.parametrize(
+    ("before", "remembered"),
+    [
+        ("", True),
+        (" " * 20, True),
+        ('"other":[],', True),
+        ('"other":{"a":"\\"payload\\""},', True),
+        ('"payload":0,', False),
+        ('"payload":{},', False),
+        ('"\\u0070ayload":{},', True),
+        ('"x\\"payload":{},', False),
+        ('"other":{"payload":0},', False),
+        ('"message_id":"m",', False),
+        ('"message\\u005fid":"m",', False),
+        ('"message_id":null,', True),
+    ],
+)
+def test_only_what_leads_to_the_payload_is_remembered(before: str, *, remembered: bool) -> None:
+    """Not what has had a payload, or an id, which would be another one's."""
+    known = KnownTerms()
+    body = b"{" + before.encode() + request()[1:]
+    take(known, body)
+    assert (known.recall(body) is not None) == remembered
+
+
+def test_what_comes_before_the_terms_does_not_stand_for_them() -> None:
+    """A payload that comes first: the next one may come without any."""
+    known = KnownTerms()
+    webhook, buffer = b'"webhook":{"url":"https://a.example/"}', b'"buffer":{"key":"k"}'
+    for members in ((b'"payload":{}', webhook, buffer), (webhook, b'"payload":{}', buffer)):
+        body = b"{%b}" % b",".join(members)
+        take(known, body)
+        assert known.recall(body) is None
+        with pytest.raises(msgspec.ValidationError):
+            take(known, body.partition(b"{}")[0] + b"{}}")
 
 
 def test_terms_are_known_after_the_first_message() -> None:
@@ -123,8 +184,9 @@ def test_terms_are_known_after_the_first_message() -> None:
     assert second.terms is first.terms
     assert (first.payload, second.payload) == (b'{"a":"x"}', b'{"a":"y"}')
     terms, options = first.terms, BufferOptions(key="k", aggregate_field="a")
-    assert (terms.options, terms.limits, terms.host) == (options, limits_of(options), HOST)
-    assert (terms.kid, terms.partition) == locate("k")
+    policy = msgspec.json.encode(Policy(webhook=Webhook(url="https://a.example/"), buffer=options))
+    assert terms == terms_of("k", policy, limits_of(options), HOST)
+    assert (terms.kid, terms.partition, terms.key) == (*locate("k"), "k")
     assert known.recall(request("other")) is None
     assert known.recall(request(url="https://b.example/")) is None
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from actors.core.policy import Terms
 from actors.node_ports import (
     NotOwner,
     PeerAnswer,
@@ -35,9 +36,14 @@ class Garbled(Exception):
     """A body that no node of this version writes."""
 
 
+class _Terms(Terms, frozen=True, gc=False, kw_only=True, cache_hash=True, array_like=True):
+    """The same without the names of its fields."""
+
+
 class _Entry(Entry, frozen=True, gc=False, kw_only=True, array_like=True):
     """An entry whose message id may be either kind: msgspec will not tell them apart by the type alone."""
 
+    terms: _Terms
     dedupe: Any
 
 
@@ -125,8 +131,8 @@ def encode_question(id_: int, within_ms: int, request: PeerRequest) -> bytes:
     """One question, to be joined with others."""
     match request:
         case PeerAppend(entries):
-            # As tuples: without the names of fourteen fields an entry is half as long.
-            return _encode((id_, within_ms, ("append", [_as_tuple(entry) for entry in entries])))
+            # As tuples: without the names of its fields an entry is half as long.
+            return _encode((id_, within_ms, ("append", [_as_tuples(entry) for entry in entries])))
         case PeerFlush(key, batch_id):
             return _encode((id_, within_ms, ("flush", key, batch_id)))
         case PeerDrop(key):
@@ -135,6 +141,11 @@ def encode_question(id_: int, within_ms: int, request: PeerRequest) -> bytes:
             return _encode((id_, within_ms, ("retry", delivery_id)))
         case PeerDiscard(delivery_id):
             return _encode((id_, within_ms, ("discard", delivery_id)))
+
+
+def _as_tuples(entry: Entry) -> tuple[Any, ...]:
+    terms, *others = _as_tuple(entry)
+    return (_as_tuple(terms), *others)
 
 
 def join_questions(sent: float, questions: Sequence[bytes]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -12,7 +11,8 @@ from actors.adapters.valkey.keys import OWNERS, PREFIXES
 from actors.adapters.valkey.replies import fenced, messages_of
 from actors.adapters.valkey.runner import Runner, Transition, Walk
 from actors.core.partition import locate
-from actors.core.policy import Reason
+from actors.core.policy import Reason, Terms
+from actors.core.recent import Recent
 from actors.ports import (
     Appended,
     Close,
@@ -26,9 +26,9 @@ from actors.ports import (
     StoreAway,
 )
 
-TERMS_MAX, POLICY_BYTES_MAX = 4096, 2048
-"""Of so many keys it is remembered what their messages have in common, if it is no longer than that: to send it in one
-piece costs the node half."""
+PACKED_MAX, PACKED_BYTES_MAX = 4096, 3072
+"""Of so many keys it is remembered what their messages have in common, as `append` takes it, if it is no longer than
+that: to send it in one piece costs the node half."""
 _FIELDS_PER_ANSWER = 5
 _DUPLICATE, _BY_SIZE, _BY_BYTES, _FIRST = 1, 2, 3, 4
 _NOTHING = NothingOpen()
@@ -41,6 +41,7 @@ class ValkeyBatches:
     def __init__(self, runner: Runner, window_ms: int) -> None:
         self._runner = runner
         self._window_ms = window_ms
+        self._packed: Recent[Terms, bytes] = Recent(PACKED_MAX)
         self._append: Transition[Entry, Appended] = Transition("append", self._append_arguments, _appended_all)
 
     async def append(self, entries: Sequence[Entry]) -> Sequence[Appended | StoreAway]:
@@ -50,20 +51,27 @@ class ValkeyBatches:
     def _append_arguments(self, entries: Sequence[Entry]) -> list[Any]:
         arguments: list[Any] = [self._window_ms]
         for entry in entries:
-            pack = _remembered_terms if len(entry.policy) <= POLICY_BYTES_MAX else _terms
-            terms = pack(
-                entry.partition,
-                entry.kid,
-                entry.key,
-                entry.policy,
-                entry.host,
-                entry.wait_ms,
-                entry.max_wait_ms,
-                entry.max_size,
-                entry.max_bytes,
-            )
-            arguments += (terms, entry.message_id, entry.dedupe, entry.payload, entry.trace, entry.batch_id)
+            packed = self._packed[entry.terms] or self._pack(entry.terms)
+            arguments += (packed, entry.message_id, entry.dedupe, entry.payload, entry.trace, entry.batch_id)
         return arguments
+
+    def _pack(self, terms: Terms) -> bytes:
+        packed = _pack(
+            (
+                PREFIXES[terms.partition],
+                terms.kid,
+                terms.key,
+                terms.policy.decode(),
+                terms.host,
+                terms.wait_ms,
+                terms.max_wait_ms,
+                terms.max_size,
+                terms.max_bytes,
+            )
+        )
+        if len(packed) <= PACKED_BYTES_MAX:
+            self._packed.remember(terms, packed)
+        return packed
 
     async def close(self, closes: Sequence[Close]) -> Sequence[ClosedBatch | NotDue | NothingOpen | Fenced | StoreAway]:
         """Freeze batches, all in one call."""
@@ -100,14 +108,6 @@ class ValkeyBatches:
             for key, size, size_bytes, left in (row.content,)
         ]
         return batches, following
-
-
-def _terms(partition: int, kid: str, key: str, policy: bytes, host: str, *limits: int) -> bytes:
-    """What the messages of one key have in common, as `append` takes it."""
-    return _pack((PREFIXES[partition], kid, key, policy.decode(), host, *limits))
-
-
-_remembered_terms = lru_cache(maxsize=TERMS_MAX)(_terms)
 
 
 def _appended_all(entries: Sequence[Entry], flat: list[Any]) -> list[Appended]:

@@ -102,10 +102,10 @@ class Replay:
                 entry.message_id,
                 entry.dedupe,
                 entry.payload,
-                entry.wait_ms,
-                entry.max_wait_ms,
+                entry.terms.wait_ms,
+                entry.terms.max_wait_ms,
                 entry.key,
-                entry.policy,
+                entry.terms.policy,
                 entry.host,
                 entry.trace,
                 entry.received_us,
@@ -131,10 +131,10 @@ def _reclose_arguments(entries: Sequence[Entry]) -> list[Any]:
         arguments += (
             PREFIXES[entry.partition],
             entry.kid,
-            entry.wait_ms,
-            entry.max_wait_ms,
-            entry.max_size,
-            entry.max_bytes,
+            entry.terms.wait_ms,
+            entry.terms.max_wait_ms,
+            entry.terms.max_size,
+            entry.terms.max_bytes,
             entry.batch_id,
         )
     return arguments
