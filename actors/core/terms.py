@@ -69,12 +69,12 @@ class _Rest(Struct, frozen=True, gc=False):
 
 
 class _Beginning(Struct, frozen=True, gc=False):
-    """It says all that terms are made of. Any `payload` and `message_id` that stand there are looked at."""
+    """It says all that terms are made of, and no id."""
 
     webhook: Raw
     buffer: Raw
     payload: Raw
-    message_id: Raw | None = None
+    message_id: None = None
 
 
 _decode_rest = msgspec.json.Decoder(_Rest).decode
@@ -97,7 +97,7 @@ def _leads_to_payload(beginning: bytes) -> bool:
         probed = _decode_beginning(beginning + _PROBE)
     except msgspec.DecodeError:
         return False
-    return bytes(probed.payload) == _PROBE[1:-1] and probed.message_id is None
+    return bytes(probed.payload) == _PROBE[1:-1]
 
 
 def _read(rest: bytes) -> _Rest | None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from actors.adapters.peers.age import DRIFT, Age
 from actors.adapters.peers.messages import (
@@ -89,7 +90,12 @@ def plain(question: Question) -> object:
     request = question.request
     if isinstance(request, PeerAppend):
         assert all(isinstance(entry, Entry) for entry in request.entries)
-        assert all(isinstance(entry.terms, Terms) for entry in request.entries)
+        request = PeerAppend(
+            [
+                Entry(**{**asdict(entry), "terms": Terms(**asdict(entry.terms))})  # neither is an array here
+                for entry in request.entries
+            ]
+        )
     return msgspec.to_builtins(request)
 
 

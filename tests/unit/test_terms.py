@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.core.intake import accept, limits_of
+from actors.core.intake import BadMessage, accept, limits_of
 from actors.core.json_limits import BadField, check_limits
 from actors.core.partition import locate
 from actors.core.policy import BufferOptions, Message, Policy, Webhook
@@ -95,6 +95,7 @@ def outcome(known: KnownTerms, body: bytes) -> object:
 @example(
     [b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"payload":{}}', b'{"webhook":{"url":"u"},"buffer":{"key":"k"}}']
 )
+@example([b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"\\u0070ayload":{"a":1},"x\\"payload":{"a":2}}'])
 def test_what_is_remembered_changes_nothing(sent: list[bytes]) -> None:
     """In whatever order they come, and when all of them come again."""
     known = KnownTerms()
@@ -140,35 +141,54 @@ def test_only_a_plain_rest_is_read(after: str, *, known_again: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "remembered"),
+    ("member", "first", "between"),
     [
-        ("", True),
-        (" " * 20, True),
-        ('"other":[],', True),
-        ('"other":{"a":"\\"payload\\""},', True),
-        ('"payload":0,', False),
-        ('"payload":{},', False),
-        ('"\\u0070ayload":{},', True),
-        ('"x\\"payload":{},', False),
-        ('"other":{"payload":0},', False),
-        ('"message_id":"m",', False),
-        ('"message\\u005fid":"m",', False),
-        ('"message_id":null,', True),
+        ("", True, True),
+        ('"other":[],', True, True),
+        ('"other":{"a":"\\"payload\\""},', True, True),
+        ('"other":{"payload":0},', False, False),
+        ('"payload":0,', False, False),
+        ('"payload":{"a":"x"},', False, False),
+        ('"\\u0070ayload":{},', True, True),
+        ('"\\u0070ayload":{},"x\\"payload":{},', False, False),
+        ('"message_id":"m",', False, False),
+        ('"message\\u005fid":"m",', False, False),
+        ('"message_id":null,', True, True),
     ],
 )
-def test_only_what_leads_to_the_payload_is_remembered(before: str, *, remembered: bool) -> None:
+def test_only_what_leads_to_the_payload_is_remembered(member: str, *, first: bool, between: bool) -> None:
     """Not what has had a payload, or an id, which would be another one's."""
+    for at, remembered in ((1, first), (request().index(b'"payload"'), between)):
+        known = KnownTerms()
+        body = request()[:at] + member.encode() + request()[at:]
+        take(known, body)
+        assert (known.recall(body) is not None) == remembered
+
+
+@pytest.mark.parametrize("payload", ['{"a":1}', '{"b":"x"}', "{}", "[]", "1"])
+def test_the_payload_of_a_known_message_is_judged(payload: str) -> None:
+    """As that of any."""
     known = KnownTerms()
-    body = b"{" + before.encode() + request()[1:]
-    take(known, body)
-    assert (known.recall(body) is not None) == remembered
+    take(known, request())
+    with pytest.raises(BadMessage):
+        known.recall(request(payload=payload))
+
+
+@pytest.mark.parametrize("member", ["[" * 40 + "]" * 40, "12345678901234567890", '"\udcff"'])
+def test_what_may_be_beyond_a_limit_is_looked_at_whole(member: str) -> None:
+    """However well its beginning is known."""
+    known = KnownTerms()
+    take(known, request())
+    body = request(payload='{"a":"x","b":NEXT}').replace(b"NEXT", member.encode("utf-8", "surrogateescape"))
+    assert known.recall(body) is None
 
 
 def test_what_comes_before_the_terms_does_not_stand_for_them() -> None:
     """A payload that comes first: the next one may come without any."""
     known = KnownTerms()
     webhook, buffer = b'"webhook":{"url":"https://a.example/"}', b'"buffer":{"key":"k"}'
-    for members in ((b'"payload":{}', webhook, buffer), (webhook, b'"payload":{}', buffer)):
+    payload = b'"payload":{}'
+    for members in ((payload, webhook, buffer), (webhook, payload, buffer), (buffer, payload, webhook)):
         body = b"{%b}" % b",".join(members)
         take(known, body)
         assert known.recall(body) is None
