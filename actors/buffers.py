@@ -126,13 +126,15 @@ class Buffers:
         Any node may store for any partition; only the owner arms timers and delivers. Raises Overloaded when the key's
         mailbox is full or the key is quarantined.
         """
-        buffer = self._ask(entry.kid, entry.partition)
+        terms = entry.terms
+        partition = terms.partition
+        buffer = self._ask(terms.kid, partition)
 
         def answer(outcome: Appended | Exception) -> None:
             buffer.asked -= 1
             if isinstance(outcome, Appended):
                 state = buffer.state
-                if not self._ownership.epoch(entry.partition):
+                if not self._ownership.epoch(partition):
                     self.on_foreign(entry, outcome)
                     self._idle(buffer)
                 # Most messages join a window that is known: there is nothing to tell.

@@ -26,9 +26,7 @@ _SERVER_AND_ID = f"Server: {SERVER}\r\n{X_REQUEST_ID}: "
 _CLOSING = "Connection: close\r\n"
 _HEAD_END = b"\r\n\r\n"
 _LINES: dict[int, str] = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-_FRONTS: dict[int, bytes] = {
-    status: f"{line}{_JSON_LINE}Content-Length: ".encode("ascii") for status, line in _LINES.items()
-}
+_FRONTS: dict[int, str] = {status: f"{line}{_JSON_LINE}Content-Length: " for status, line in _LINES.items()}
 _stamps: dict[int, bytes] = {}
 
 
@@ -98,7 +96,7 @@ def written(reply: Reply, request_id: str, *, closing: bool) -> bytes:
 
 
 def _front(reply: Reply) -> bytes:
-    return b"%b%d\r\n%b" % (_FRONTS[reply.status], len(reply.body), reply.head.encode("ascii"))
+    return f"{_FRONTS[reply.status]}{len(reply.body)}\r\n{reply.head}".encode("ascii")
 
 
 def _stamp() -> bytes:

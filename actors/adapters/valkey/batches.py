@@ -29,7 +29,6 @@ from actors.ports import (
 PACKED_MAX, PACKED_BYTES_MAX = 4096, 3072
 """Of so many keys it is remembered what their messages have in common, as `append` takes it, if it is no longer than
 that: to send it in one piece costs the node half."""
-_FIELDS_PER_ANSWER = 5
 _DUPLICATE, _BY_SIZE, _BY_BYTES, _FIRST = 1, 2, 3, 4
 _NOTHING = NothingOpen()
 _pack = msgspec.msgpack.Encoder().encode
@@ -111,12 +110,12 @@ class ValkeyBatches:
 
 
 def _appended_all(entries: Sequence[Entry], flat: list[Any]) -> list[Appended]:
-    received_us = flat[-1]
+    received_us = flat.pop()
     answers = []
-    at = 0
-    for entry in entries:
-        size, size_bytes, remaining_ms, deadline_ms, code = flat[at : at + _FIELDS_PER_ANSWER]
-        at += _FIELDS_PER_ANSWER
+    fields = iter(flat)
+    for entry, size, size_bytes, remaining_ms, deadline_ms, code in zip(
+        entries, fields, fields, fields, fields, fields, strict=True
+    ):
         if code < _BY_SIZE:
             duplicate = code == _DUPLICATE
             answers.append(Appended(size, size_bytes, remaining_ms, deadline_ms, duplicate, None, received_us))
