@@ -49,6 +49,7 @@ SHOWN_BYTES_MAX = 2 * 2**20
 SHOWN_BYTES = 1100
 """What a kept answer takes beside its body."""
 EXACT_MS = 60_000
+"""What stays for less is told to the millisecond, and its answers are written anew each time."""
 
 Render = Callable[[str, bytes, Entry, int], bytes]
 """Writes an answer of key, value, entry and how long it stays (ms)."""

@@ -65,7 +65,7 @@ class PutAnswer(Struct, frozen=True):
 
 
 class Item(Struct, frozen=True):
-    """A value, and how long it stays."""
+    """A value, and how long it stays: the remaining time in whole seconds, rounded up, from a minute on."""
 
     value: Any
     expires_at: str | None
@@ -73,7 +73,7 @@ class Item(Struct, frozen=True):
 
 
 class KeyedItem(Item, frozen=True):
-    """A value, its key, and how long it stays."""
+    """A value, its key, and how long it stays: the remaining time in whole seconds, rounded up, from a minute on."""
 
     key: str
 
