@@ -35,9 +35,11 @@ class Recent(dict[K, V | None]):
 
     def remember(self, key: K, value: V) -> None:
         """Keep this in place of what was there, unless it is too heavy for any generation."""
+        before = self.pop(key, None)
+        if before is not None:
+            self._weight -= self._weigh(before)
         weight = self._weigh(value)
         if weight > self._weight_max:
-            self.pop(key, None)
             self._old.pop(key, None)
             return
         self._weight += weight

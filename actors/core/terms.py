@@ -69,10 +69,8 @@ class _Rest(Struct, frozen=True, gc=False):
 
 
 class _Beginning(Struct, frozen=True, gc=False):
-    """It says all that terms are made of, and no id."""
+    """A message with no id."""
 
-    webhook: Raw
-    buffer: Raw
     payload: Raw
     message_id: None = None
 
@@ -92,12 +90,12 @@ def _parted(body: bytes) -> tuple[bytes, bytes]:
 
 
 def _leads_to_payload(beginning: bytes) -> bool:
-    """Whether a message that begins in this way has all its terms there, and its payload next, and no id so far."""
+    """Whether a message that begins in this way has its payload next, and no id so far. The payload of the message that
+    was taken is an object, so what is not one was not there before."""
     try:
-        probed = _decode_beginning(beginning + _PROBE)
+        return bytes(_decode_beginning(beginning + _PROBE).payload) == _PROBE[1:-1]
     except msgspec.DecodeError:
         return False
-    return bytes(probed.payload) == _PROBE[1:-1]
 
 
 def _read(rest: bytes) -> _Rest | None:
@@ -144,10 +142,11 @@ class KnownTerms:
         return Taken(known.terms, payload, read.message_id)
 
     def learn(self, body: bytes, accepted: Accepted, host: str) -> Taken:
-        """The message that was made of this body and found to be right, its terms remembered."""
+        """The message that was made of this body and found to be right, its terms remembered, unless they may stand in
+        what follows its beginning."""
         message = accepted.message
         terms = terms_of(message.buffer.key, accepted.policy, accepted.limits, host)
-        beginning, _ = _parted(body)
-        if len(beginning) <= SAID_BYTES_MAX and _leads_to_payload(beginning):
+        beginning, rest = _parted(body)
+        if len(beginning) <= SAID_BYTES_MAX and _read(rest) is not None and _leads_to_payload(beginning):
             self._known.remember(beginning, _Known(message.buffer, terms))
         return Taken(terms, accepted.payload, message.message_id)

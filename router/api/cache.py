@@ -220,8 +220,9 @@ class Reading:
         if _is_conditional(headers) and _is_known(entry.etag, key, headers):
             return Reply(304, b"", None, head)
         reply = ready(200, self._render(key, value, entry, left_ms), head)
-        if how == "hit" and len(value) <= SHOWN_VALUE_BYTES_MAX:
-            self._shown.remember(key, _Shown(entry, reply, said_until(entry, left_ms)))
+        until = said_until(entry, left_ms)
+        if until and how == "hit" and len(value) <= SHOWN_VALUE_BYTES_MAX:
+            self._shown.remember(key, _Shown(entry, reply, until))
         return reply
 
 
@@ -253,7 +254,7 @@ def said_ms(left_ms: int) -> int:
 
 
 def said_until(entry: Entry, left_ms: int) -> float:
-    """Until when (boottime) the same is said of an entry that has so much time left."""
+    """Until when (boottime) the same is said of an entry that has so much time left; 0: no longer."""
     if left_ms == NEVER:
         return _FOREVER
     return entry.deadline - left_ms // 1000 if left_ms >= EXACT_MS else 0.0

@@ -126,8 +126,18 @@ def test_preconditions_are_looked_at_whatever_was_kept() -> None:
 def test_long_values_are_not_kept() -> None:
     """However often they are asked for."""
     near = Near(entry(b'"%b"' % (b"x" * SHOWN_VALUE_BYTES_MAX)))
+    near.time = 0.5
     kept = reading(near, RENDERS[0])
     assert kept.show_now("k", PLAIN) is not kept.show_now("k", PLAIN)
+    assert not kept._shown
+
+
+def test_what_is_true_for_a_moment_is_not_kept() -> None:
+    """It would be in the way of what is asked for again."""
+    near = Near(entry())
+    near.time = DEADLINE - 59
+    kept = reading(near, RENDERS[0])
+    assert kept.show_now("k", PLAIN) == kept.show_now("k", PLAIN)
     assert not kept._shown
 
 

@@ -50,6 +50,15 @@ def test_a_generation_is_as_heavy_as_it_may_be() -> None:
     assert recent._weight == 61
 
 
+def test_what_is_kept_anew_weighs_once() -> None:
+    """However often: it pushes nothing out."""
+    recent: Recent[str, bytes] = Recent(100, len)
+    recent.remember("other", b"x" * 30)
+    for number in range(50):
+        recent.remember("a", b"y" * (number % 40))
+    assert (len(recent), len(recent._old), recent._weight) == (2, 0, 30 + 49 % 40)
+
+
 def test_what_is_kept_anew_replaces_what_was_there() -> None:
     """In whichever generation that was; also when it is too heavy now."""
     recent: Recent[str, bytes] = Recent(100, len)

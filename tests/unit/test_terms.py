@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 import pytest
 from hypothesis import example, given
@@ -96,10 +98,24 @@ def outcome(known: KnownTerms, body: bytes) -> object:
     [b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"payload":{}}', b'{"webhook":{"url":"u"},"buffer":{"key":"k"}}']
 )
 @example([b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"\\u0070ayload":{"a":1},"x\\"payload":{"a":2}}'])
+@example(
+    [
+        b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"\\u0070ayload":0,"x\\"payload":{"a":2}}',
+        b'"payload":1,"payload":{}}',
+    ]
+)
+@example(
+    [
+        b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"payload":{"a":"x"},"buffer":{"key":"other"}}',
+        b'{"webhook":{"url":"u"},"buffer":{"key":"k"},"payload":{"a":"x"}}',
+    ]
+)
 def test_what_is_remembered_changes_nothing(sent: list[bytes]) -> None:
-    """In whatever order they come, and when all of them come again."""
+    """In whatever order they come, when all of them come again, and when one begins as another does."""
     known = KnownTerms()
-    for body in (*sent, *sent):
+    parted = [body.partition(b'"payload"') for body in sent]
+    spliced = [beginning + name + rest for beginning, name, _ in parted for _, _, rest in parted]
+    for body in (*sent, *spliced, *sent):
         assert outcome(known, body) == outcome(KnownTerms(), body)
 
 
@@ -181,6 +197,17 @@ def test_what_may_be_beyond_a_limit_is_looked_at_whole(member: str) -> None:
     take(known, request())
     body = request(payload='{"a":"x","b":NEXT}').replace(b"NEXT", member.encode("utf-8", "surrogateescape"))
     assert known.recall(body) is None
+
+
+@pytest.mark.parametrize(
+    "again", [b'"webhook":{"url":"https://b.example/"}', b'"buffer":{"key":"other"}', b'"buffer":1']
+)
+def test_what_follows_the_payload_changes_no_other_message(again: bytes) -> None:
+    """Terms that stand there once more hold for that message, if for any; one that begins as it does has its own."""
+    known = KnownTerms()
+    with suppress(msgspec.ValidationError):
+        take(known, request()[:-1] + b"," + again + b"}")
+    assert take(known, request()) == take(KnownTerms(), request())
 
 
 def test_what_comes_before_the_terms_does_not_stand_for_them() -> None:
