@@ -50,7 +50,7 @@ class Announcer:
     def batch_opened(self, entry: Entry) -> None:
         """A message has opened a batch."""
         if self._events.wanted("$buffers"):
-            self._events.tell("$buffers", "opened", {"key": entry.key})
+            self._events.tell("$buffers", "opened", {"key": entry.terms.key})
 
     def batch_closed(self, batch: ClosedBatch) -> None:
         """A batch is frozen. Its key the node may not know: it is in the store."""

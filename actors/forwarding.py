@@ -88,7 +88,7 @@ def hint_of(entry: Entry, appended: Appended) -> Ready | DueBatch | None:
     moved = appended.size == 1 or entry.terms.max_wait_ms > 0
     if appended.size == 0 or appended.duplicate or not moved or appended.remaining_ms >= NEAR_MS:
         return None
-    return DueBatch(entry.partition, entry.kid, appended.deadline_ms, appended.remaining_ms)
+    return DueBatch(entry.partition, entry.terms.kid, appended.deadline_ms, appended.remaining_ms)
 
 
 class Forwarding:

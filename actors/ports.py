@@ -54,21 +54,6 @@ class Entry(Struct, frozen=True, gc=False, kw_only=True):
         """Where its key belongs."""
         return self.terms.partition
 
-    @property
-    def kid(self) -> str:
-        """The short name of its key."""
-        return self.terms.kid
-
-    @property
-    def key(self) -> str:
-        """The caller's name for what is gathered."""
-        return self.terms.key
-
-    @property
-    def host(self) -> str:
-        """The lane of its webhook."""
-        return self.terms.host
-
 
 class ClosedBatch(Struct, frozen=True, gc=False):
     """A batch that was frozen. `first_in_line`: no earlier batch of its key is still undelivered."""

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -19,7 +20,7 @@ import aiohttp
 import pytest
 
 from tests.conftest import NodeFactory
-from tests.support.client import Client
+from tests.support.client import Client, raw_connection
 from tests.support.lane_stand import parsed
 from tests.support.node import NodeProcess
 from tests.support.until import until
@@ -148,16 +149,13 @@ def conversation() -> Iterator[bytes]:
 
 async def answer_to(node: NodeProcess, *requests: bytes) -> list[tuple[bytes, list[bytes], bytes]]:
     """All answers on one connection, which the last request closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
-    try:
+    async with raw_connection(node.port) as (reader, writer):
         for each in requests:
             writer.write(each)
             await writer.drain()
         writer.write(b"GET /livez HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(10):
             stream = await reader.read()
-    finally:
-        writer.close()
     answers = parsed(stream)
     return [(status, unlike(lines), NEW_EACH_TIME.sub(b"", body)) for status, lines, body in answers]
 
@@ -189,16 +187,15 @@ async def test_nobody_gets_another_s_answer(pair: Pair, http: aiohttp.ClientSess
     client = Client(http, pair.fast.url)
     await client.call("PUT", "/api/v1/cache/warm", {"value": 1})
     before = resident(pair.fast.pid)
-    idle = [await asyncio.open_connection("127.0.0.1", pair.fast.port) for _ in range(IDLE)]
-    for _, writer in idle:
-        writer.write(request("GET", "/livez"))
-    for reader, _ in idle:
-        await reader.readuntil(b'"alive"}')
-    grown = resident(pair.fast.pid) - before
-    ends_at = monotonic() + SECONDS
-    counts = await asyncio.gather(*(talk(pair.fast, number, ends_at) for number in range(TALKERS)))
-    for _, writer in idle:
-        writer.close()
+    async with AsyncExitStack() as held:
+        idle = [await held.enter_async_context(raw_connection(pair.fast.port)) for _ in range(IDLE)]
+        for _, writer in idle:
+            writer.write(request("GET", "/livez"))
+        for reader, _ in idle:
+            await reader.readuntil(b'"alive"}')
+        grown = resident(pair.fast.pid) - before
+        ends_at = monotonic() + SECONDS
+        counts = await asyncio.gather(*(talk(pair.fast, number, ends_at) for number in range(TALKERS)))
     assert sum(counts) > TALKERS
     assert grown < IDLE * RSS_PER_CONNECTION_MAX
 
@@ -228,12 +225,10 @@ async def test_who_hears_only_is_answered_whole_or_not_at_all(pair: Pair, http: 
     for node in pair:
         await answer_to(node, request("GET", "/livez"), request("POST", "/api/v1/message", MESSAGE))
         for each in [request("GET", "/livez"), request("POST", "/api/v1/message", MESSAGE)] * asked:
-            reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
-            writer.write(each)
-            writer.write_eof()
-            async with asyncio.timeout(5):
+            async with raw_connection(node.port) as (reader, writer), asyncio.timeout(5):
+                writer.write(each)
+                writer.write_eof()
                 stream = await reader.read()
-            writer.close()
             assert [status for status, _, _ in parsed(stream)] in ([], [b"HTTP/1.1 200 OK"])
         batch = await Client(http, node.url).call("GET", "/api/v1/buffers/k")
         assert batch.json["size"] == asked + 1
@@ -260,21 +255,20 @@ async def talk(node: NodeProcess, number: int, ends_at: float) -> int:
     random = Random(number)  # noqa: S311  a test's own dice
     turn = asked = 0
     while monotonic() < ends_at:
-        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
-        for _ in range(random.randint(1, 20)):
-            wanted = [f"{number}-{(turn := turn + 1)}" for _ in range(random.randint(1, 6))]
-            writer.write(b"".join(question(random, mark) for mark in wanted))
-            for mark in wanted:
-                head = await reader.readuntil(b"\r\n\r\n")
-                found = re.search(rb"Content-Length: (\d+)", head)
-                assert found is not None, head
-                body = await reader.readexactly(int(found[1]))
-                assert f"X-Request-ID: {mark}\r\n".encode() in head, (mark, head)
-                assert re.search(rb"(?<![\d-])%b(?![\d-])" % mark.encode(), body), (mark, head, body)
-                asked += 1
-        if random.random() < 0.5:
-            writer.write(b"".join(question(random, f"{number}-gone") for _ in range(3)))
-        writer.close()
+        async with raw_connection(node.port) as (reader, writer):
+            for _ in range(random.randint(1, 20)):
+                wanted = [f"{number}-{(turn := turn + 1)}" for _ in range(random.randint(1, 6))]
+                writer.write(b"".join(question(random, mark) for mark in wanted))
+                for mark in wanted:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    found = re.search(rb"Content-Length: (\d+)", head)
+                    assert found is not None, head
+                    body = await reader.readexactly(int(found[1]))
+                    assert f"X-Request-ID: {mark}\r\n".encode() in head, (mark, head)
+                    assert re.search(rb"(?<![\d-])%b(?![\d-])" % mark.encode(), body), (mark, head, body)
+                    asked += 1
+            if random.random() < 0.5:
+                writer.write(b"".join(question(random, f"{number}-gone") for _ in range(3)))
     return asked
 
 

@@ -172,14 +172,14 @@ class StoreMachine(RuleBasedStateMachine):
             self.appended(sent, outcome)
 
     def appended(self, sent: Entry, outcome: Appended) -> None:
-        line = self.lines[sent.key]
+        line = self.lines[sent.terms.key]
         if sent.message_id in line.known:
             assert (outcome.duplicate, outcome.closed) == (True, None)
             assert (outcome.size, outcome.size_bytes) == (len(line.open), _bytes(line))
             assert outcome.deadline_ms == (line.deadline_ms if line.open else 0)
             return
         line.known.add(sent.message_id)
-        self.ledger.accepted[sent.key].append(sent.message_id)
+        self.ledger.accepted[sent.terms.key].append(sent.message_id)
         line.open.append((sent.message_id, sent.payload))
         assert (outcome.duplicate, outcome.size, outcome.size_bytes) == (False, len(line.open), _bytes(line))
         self.check_deadline(line, sent, outcome)
@@ -193,7 +193,7 @@ class StoreMachine(RuleBasedStateMachine):
         if reason is None:
             assert outcome.closed is None
         else:
-            self.froze(sent.key, sent.batch_id, reason, outcome.closed)
+            self.froze(sent.terms.key, sent.batch_id, reason, outcome.closed)
 
     def check_deadline(self, line: Line, sent: Entry, outcome: Appended) -> None:
         """Deadlines are the store's own; the model knows how they move."""

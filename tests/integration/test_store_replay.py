@@ -266,7 +266,7 @@ async def _comes_back(
         await connection.disconnect()
         for key in keys:
             batches = await _batches(hand, key)
-            assert flat(batches) == [each.message_id for each in messages if each.key == key]
+            assert flat(batches) == [each.message_id for each in messages if each.terms.key == key]
             assert all(len(batch) == messages[0].terms.max_size for batch in batches[:-1])
             assert len(batches[-1]) < messages[0].terms.max_size
 

@@ -105,8 +105,8 @@ class Audit:
 
     def sends(self, entry: Entry, number: int) -> None:
         """A client begins to send a message."""
-        self.sizes[entry.key] = entry.terms.max_size
-        self.sent[entry.message_id] = Sent(key=entry.key, number=number)
+        self.sizes[entry.terms.key] = entry.terms.max_size
+        self.sent[entry.message_id] = Sent(key=entry.terms.key, number=number)
 
     def answered(self, node: SimNode, entry: Entry, outcome: Appended) -> None:
         """A node says that it has a message; whether its client hears it is another matter."""

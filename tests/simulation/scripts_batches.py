@@ -24,7 +24,7 @@ def _seen(of: Partition, now: int, window_ms: int, entry: Entry) -> bool:
     before = of.window(bucket - 1, now)
     if before is not None and entry.dedupe in before:
         return True
-    batch = of.open.get(entry.kid)
+    batch = of.open.get(entry.terms.kid)
     old = batch if batch is not None and now - batch.first_ms > window_ms else None
     if old is not None and any(name == entry.message_id for name, _, _ in old.messages):
         return True
@@ -38,7 +38,7 @@ def _seen(of: Partition, now: int, window_ms: int, entry: Entry) -> bool:
 
 def _append(of: Partition, at: Moment, window_ms: int, entry: Entry) -> Appended:
     now = at.ms
-    batch = of.open.get(entry.kid)
+    batch = of.open.get(entry.terms.kid)
     seen = _seen(of, now, window_ms, entry)
     if seen:
         if batch is None:
@@ -46,13 +46,13 @@ def _append(of: Partition, at: Moment, window_ms: int, entry: Entry) -> Appended
         left_ms = max(batch.deadline_ms - now, 0)
         return Appended(len(batch.messages), batch.size_bytes, left_ms, batch.deadline_ms, True, None, at.us)
     if batch is None:
-        batch = of.open[entry.kid] = Batch(
-            key=entry.key, first_ms=now, deadline_ms=0, policy=b"", host="", trace="",
+        batch = of.open[entry.terms.kid] = Batch(
+            key=entry.terms.key, first_ms=now, deadline_ms=0, policy=b"", host="", trace="",
             messages=[], size_bytes=0, born_s=at.true_s,
         )  # fmt: skip
     batch.messages.append((entry.message_id, at.us, entry.payload))
     batch.size_bytes += len(entry.payload)
-    batch.policy, batch.host, batch.trace = entry.terms.policy, entry.host, entry.trace
+    batch.policy, batch.host, batch.trace = entry.terms.policy, entry.terms.host, entry.trace
     if entry.terms.max_wait_ms > 0:
         batch.deadline_ms = min(now + entry.terms.wait_ms, batch.first_ms + entry.terms.max_wait_ms)
     elif len(batch.messages) == 1:
@@ -61,8 +61,8 @@ def _append(of: Partition, at: Moment, window_ms: int, entry: Entry) -> Appended
     full = size >= entry.terms.max_size
     if full or size_bytes >= entry.terms.max_bytes:
         reason: Reason = "size" if full else "bytes"
-        first = of.freeze(entry.kid, entry.batch_id, reason, now)
-        closed = ClosedBatch(entry.batch_id, size, entry.host, reason, first)
+        first = of.freeze(entry.terms.kid, entry.batch_id, reason, now)
+        closed = ClosedBatch(entry.batch_id, size, entry.terms.host, reason, first)
         return Appended(size, size_bytes, 0, deadline_ms, False, closed, at.us)
     return Appended(size, size_bytes, max(deadline_ms - now, 0), deadline_ms, False, None, at.us)
 
@@ -77,10 +77,10 @@ def _restore(of: Partition, at: Moment, window_ms: int, entry: Entry) -> bool:
     received_ms = received_us // 1000
     if _seen(of, at.ms, window_ms, entry):
         return False
-    batch = of.open.get(entry.kid)
+    batch = of.open.get(entry.terms.kid)
     if batch is None:
-        batch = of.open[entry.kid] = Batch(
-            key=entry.key, first_ms=received_ms, deadline_ms=0, policy=b"", host="", trace="",
+        batch = of.open[entry.terms.kid] = Batch(
+            key=entry.terms.key, first_ms=received_ms, deadline_ms=0, policy=b"", host="", trace="",
             messages=[], size_bytes=0, born_s=at.true_s,
         )  # fmt: skip
     place = len(batch.messages)
@@ -96,7 +96,7 @@ def _restore(of: Partition, at: Moment, window_ms: int, entry: Entry) -> bool:
     elif place == 0:
         batch.deadline_ms = received_ms + entry.terms.wait_ms
     if place == len(batch.messages) - 1:
-        batch.policy, batch.host, batch.trace = entry.terms.policy, entry.host, entry.trace
+        batch.policy, batch.host, batch.trace = entry.terms.policy, entry.terms.host, entry.trace
     return True
 
 
@@ -106,7 +106,7 @@ def reclose(state: State, at: Moment, entries: Sequence[Entry]) -> int:
 
 
 def _reclose(of: Partition, at: Moment, entry: Entry) -> bool:
-    batch = of.open.get(entry.kid)
+    batch = of.open.get(entry.terms.kid)
     if batch is None or entry.batch_id in of.deliveries:
         return False
     size_bytes = 0
@@ -119,12 +119,12 @@ def _reclose(of: Partition, at: Moment, entry: Entry) -> bool:
     left = batch.messages[count:]
     rest = replace(batch, messages=left, size_bytes=batch.size_bytes - size_bytes) if left else None
     batch.messages, batch.size_bytes = batch.messages[:count], size_bytes
-    of.freeze(entry.kid, entry.batch_id, "size" if count >= entry.terms.max_size else "bytes", at.ms)
+    of.freeze(entry.terms.kid, entry.batch_id, "size" if count >= entry.terms.max_size else "bytes", at.ms)
     if rest is not None:
         rest.first_ms = left[0][1] // 1000
         if entry.terms.max_wait_ms <= 0:
             rest.deadline_ms = rest.first_ms + entry.terms.wait_ms
-        of.open[entry.kid] = rest
+        of.open[entry.terms.kid] = rest
     return True
 
 

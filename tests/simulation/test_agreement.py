@@ -103,12 +103,12 @@ class Pair:
     async def _close(self) -> None:
         key = self.random.choice(self.keys)
         of = entry(key, "")
-        batch = self.state.partition(of.partition).open.get(of.kid)
+        batch = self.state.partition(of.partition).open.get(of.terms.kid)
         known = [name for name in self.deliveries if name.startswith(delivery_prefix(of.partition))]
         wish = Close(
             partition=of.partition,
             epoch=self._epoch(of.partition),
-            kid=of.kid,
+            kid=of.terms.kid,
             deadline_ms=self.random.choice((None, 0, batch.deadline_ms if batch else None)),
             reason="manual",
             batch_id=self.random.choice([self._delivery_id(of.partition), *known[:1]]),
@@ -156,8 +156,8 @@ class Pair:
     async def _cancel(self) -> None:
         of = entry(self.random.choice(self.keys), "")
         epoch = self._epoch(of.partition)
-        real = await self.store.batches.cancel(of.partition, epoch, of.kid)
-        await self._same("cancel", real, of.partition, epoch, of.kid)
+        real = await self.store.batches.cancel(of.partition, epoch, of.terms.kid)
+        await self._same("cancel", real, of.partition, epoch, of.terms.kid)
 
     async def _requeue(self) -> None:
         claim = self._named(self._delivery())

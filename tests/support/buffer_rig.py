@@ -54,5 +54,5 @@ class BufferRig:
         """Have the key's actor crash: it raises while it hands a full batch on."""
         entry = make_entry(key, f"crash {number}", max_size=1, batch_id=f"poison {key} {number}")
         self.poison.add(entry.batch_id)
-        self.store.lines.pop(entry.kid, None)  # else it waits behind the one before, and nothing is handed on
+        self.store.lines.pop(entry.terms.kid, None)  # else it waits behind the one before, and nothing is handed on
         await self.buffers.append(entry)

@@ -94,7 +94,7 @@ class DeliveryRig:
         for name, at_ms in sorted(self.store.ready.items(), key=lambda row: row[1]):
             if at_ms <= self.store.now_ms():
                 of = self.store.deliveries[name]
-                self.deliveries.offer(Ready(of.partition, name, of.batch.entry.host, 0))
+                self.deliveries.offer(Ready(of.partition, name, of.batch.entry.terms.host, 0))
 
     def of(self, ready: Ready) -> Delivery:
         """What the store has of it."""

@@ -173,18 +173,18 @@ class InboundRig:
 
     def keys(self) -> list[str]:
         """The buffer keys of all that was stored, in order."""
-        return [entry.key.removeprefix(f"{INSTANCE}:") for entry in self.entries]
+        return [entry.terms.key.removeprefix(f"{INSTANCE}:") for entry in self.entries]
 
     def close(self) -> None:
         """Every batch goes out and is delivered."""
         self.records.active.clear()
 
     async def _append(self, entry: Entry) -> Appended:
-        await self.before_append(entry.key)
-        duplicate = any((entry.key, entry.dedupe) == (each.key, each.dedupe) for each in self.entries)
+        await self.before_append(entry.terms.key)
+        duplicate = any((entry.terms.key, entry.dedupe) == (each.terms.key, each.dedupe) for each in self.entries)
         if not duplicate:
             self.entries.append(entry)
-            self.records.active.add(entry.key)
+            self.records.active.add(entry.terms.key)
         return Appended(1, 2, 3, 4, duplicate, None)
 
 

@@ -282,7 +282,7 @@ class MemoryStore:
                     near[at] += 1
                     due.append(DueBatch(at, kid, batch.deadline_ms, max(batch.deadline_ms - now, 0)))
             ready = [
-                Ready(of.partition, name, of.batch.entry.host, max(at - now, 0))
+                Ready(of.partition, name, of.batch.entry.terms.host, max(at - now, 0))
                 for name, at in sorted(self.ready.items(), key=lambda row: row[1])
                 if at <= now + ahead_ms and (of := self.deliveries[name]).partition in held
             ]
@@ -326,8 +326,8 @@ class MemoryStore:
             self.ready[name] = self.now_ms()
 
     def _append(self, entry: Entry) -> Appended:
-        now = self.now_ms()
-        batch = self.open.get(entry.kid)
+        now, terms = self.now_ms(), entry.terms
+        batch = self.open.get(terms.kid)
         if entry.dedupe in self._seen:
             if batch is None:
                 return Appended(0, 0, 0, 0, True, None)
@@ -335,15 +335,15 @@ class MemoryStore:
             return Appended(len(batch.messages), batch.size_bytes, remaining_ms, batch.deadline_ms, True, None)
         self._seen.add(entry.dedupe)
         if batch is None:
-            batch = self.open[entry.kid] = Batch(entry=entry, first_ms=now, deadline_ms=now + entry.terms.wait_ms)
+            batch = self.open[terms.kid] = Batch(entry=entry, first_ms=now, deadline_ms=now + terms.wait_ms)
         batch.entry = entry
         batch.messages.append((entry.message_id, now, entry.payload))
-        if entry.terms.max_wait_ms:
-            batch.deadline_ms = min(now + entry.terms.wait_ms, batch.first_ms + entry.terms.max_wait_ms)
+        if terms.max_wait_ms:
+            batch.deadline_ms = min(now + terms.wait_ms, batch.first_ms + terms.max_wait_ms)
         size, size_bytes = len(batch.messages), batch.size_bytes
-        full = size >= entry.terms.max_size
-        if full or size_bytes >= entry.terms.max_bytes:
-            closed = self._freeze(entry.kid, entry.batch_id, "size" if full else "bytes")
+        full = size >= terms.max_size
+        if full or size_bytes >= terms.max_bytes:
+            closed = self._freeze(terms.kid, entry.batch_id, "size" if full else "bytes")
             return Appended(size, size_bytes, 0, batch.deadline_ms, False, closed)
         return Appended(size, size_bytes, max(batch.deadline_ms - now, 0), batch.deadline_ms, False, None)
 
@@ -356,14 +356,14 @@ class MemoryStore:
         line.append(batch_id)
         if len(line) == 1:
             self.ready[batch_id] = now
-        return ClosedBatch(batch_id, len(batch.messages), batch.entry.host, reason, len(line) == 1)
+        return ClosedBatch(batch_id, len(batch.messages), batch.entry.terms.host, reason, len(line) == 1)
 
     def _close(self, wish: Close) -> ClosedBatch | NotDue | NothingOpen | Fenced:
         if fence := self._fence(wish.partition, wish.epoch):
             return fence
         if (known := self.deliveries.get(wish.batch_id)) is not None:
-            first = self.lines[wish.kid][0] == wish.batch_id
-            return ClosedBatch(wish.batch_id, len(known.batch.messages), known.batch.entry.host, known.reason, first)
+            first, of = self.lines[wish.kid][0] == wish.batch_id, known.batch
+            return ClosedBatch(wish.batch_id, len(of.messages), of.entry.terms.host, known.reason, first)
         batch = self.open.get(wish.kid)
         if batch is None:
             return NothingOpen()
@@ -390,7 +390,7 @@ class MemoryStore:
         entry = of.batch.entry
         return Claimed(
             delivery_id=wish.delivery_id,
-            key=entry.key,
+            key=entry.terms.key,
             attempt=len(of.log),
             failures=of.failures,
             reason=of.reason,
@@ -436,7 +436,7 @@ class MemoryStore:
         of = self.deliveries.get(wish.delivery_id)
         if of is None:
             return NothingOpen()
-        line = self.lines[of.batch.entry.kid]
+        line = self.lines[of.batch.entry.terms.kid]
         if of.status == "dead":
             of.status, of.claims, of.failures = "pending", 0, 0
             line.append(wish.delivery_id)
@@ -445,7 +445,7 @@ class MemoryStore:
         if line[0] != wish.delivery_id:
             return Next(None)
         self.ready[wish.delivery_id] = self.now_ms()
-        return Next(Ready(of.partition, wish.delivery_id, of.batch.entry.host, 0))
+        return Next(Ready(of.partition, wish.delivery_id, of.batch.entry.terms.host, 0))
 
     def _discard(self, wish: Claim) -> Next | WrongState | NothingOpen | Fenced:
         if fence := self._fence(wish.partition, wish.epoch):
@@ -460,7 +460,7 @@ class MemoryStore:
         return Next(self._leave_line(wish.delivery_id))
 
     def _leave_line(self, delivery_id: str) -> Ready | None:
-        line = self.lines[self.deliveries[delivery_id].batch.entry.kid]
+        line = self.lines[self.deliveries[delivery_id].batch.entry.terms.kid]
         was_head = line[:1] == [delivery_id]
         if delivery_id in line:
             line.remove(delivery_id)
@@ -468,11 +468,11 @@ class MemoryStore:
             return None
         following = self.deliveries[line[0]]
         self.ready[line[0]] = self.now_ms()
-        return Ready(following.partition, line[0], following.batch.entry.host, 0)
+        return Ready(following.partition, line[0], following.batch.entry.terms.host, 0)
 
     def _row(self, batch: Batch) -> OpenBatch:
         return OpenBatch(
-            key=batch.entry.key,
+            key=batch.entry.terms.key,
             size=len(batch.messages),
             size_bytes=batch.size_bytes,
             remaining_ms=max(batch.deadline_ms - self.now_ms(), 0),
@@ -483,7 +483,7 @@ class MemoryStore:
     def _record(self, delivery_id: str, of: Delivery) -> DeliveryRecord:
         return DeliveryRecord(
             delivery_id=delivery_id,
-            key=of.batch.entry.key,
+            key=of.batch.entry.terms.key,
             url="",
             status=of.status,
             size=len(of.batch.messages),

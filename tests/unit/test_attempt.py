@@ -42,7 +42,7 @@ class Rig:
         stored = msgspec.json.encode(policy or make_policy())
         entry = make_entry(key, name, b'{"n":1}', max_size=1, batch_id=name, policy=stored)
         await self.store.append([entry])
-        return Ready(entry.partition, name, entry.host, 0)
+        return Ready(entry.partition, name, entry.terms.host, 0)
 
     async def run(self, ready: Ready) -> Ready | None:
         """Try once."""
@@ -343,7 +343,7 @@ async def test_an_outcome_is_written_until_the_store_answers(written: bool) -> N
         assert len(rig.webhooks.sent) == 1
         assert len(set(map(msgspec.json.encode, rig.store.faults.requests("settle")))) == 1
         assert rig.attempts.in_hand == {}
-        assert rig.store.lines[rig.delivery().batch.entry.kid] == ["dlv_2"]
+        assert rig.store.lines[rig.delivery().batch.entry.terms.kid] == ["dlv_2"]
 
 
 @in_virtual_time
@@ -472,7 +472,7 @@ async def test_a_claim_that_nobody_knows_of_can_be_given_back() -> None:
         ready = await rig.batch()
         name = f"dlv_{ready.partition:02x}lost"
         await rig.batch(name)
-        rig.store.lines[rig.delivery(name).batch.entry.kid].remove("dlv_1")
+        rig.store.lines[rig.delivery(name).batch.entry.terms.kid].remove("dlv_1")
         rig.store.ready[name] = 0
         epoch = rig.ownership.epoch(ready.partition)
         await rig.store.work([Claim(partition=ready.partition, epoch=epoch, delivery_id=name)])

@@ -21,7 +21,7 @@ def test_short_terms_are_made_once(size: int, *, same: bool) -> None:
     arguments = ValkeyBatches(cast(Any, None), 1)._append_arguments([one, other])
     first, second = arguments[1], arguments[7]
     assert (first is second) == same
-    partition, kid = one.partition, one.kid
+    partition, kid = one.partition, one.terms.kid
     assert msgspec.msgpack.decode(first) == [
         PREFIXES[partition], kid, "k", policy.decode(), "a.example", 20_000, 0, 5, 1 << 20
     ]  # fmt: skip

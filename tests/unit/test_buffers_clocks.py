@@ -34,8 +34,8 @@ async def test_the_sweep_wakes_it_in_time() -> None:
         rig = await BufferRig(stage).start()
         entry = make_entry("k", wait_ms=60_000)
         appended = await rig.buffers.append(entry)
-        rig.store.open[entry.kid].deadline_ms -= 50_000
-        rig.buffers.heard([DueBatch(entry.partition, entry.kid, appended.deadline_ms, 10_000)])
+        rig.store.open[entry.terms.kid].deadline_ms -= 50_000
+        rig.buffers.heard([DueBatch(entry.partition, entry.terms.kid, appended.deadline_ms, 10_000)])
         began = stage.clock.monotonic()
         await passing(20.0)
         [(closed_at, _)] = rig.ready

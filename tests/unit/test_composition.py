@@ -32,7 +32,7 @@ async def test_taken_partitions_are_swept_at_once(parts: Parts) -> None:
 async def test_lost_partitions_lose_their_actors(parts: Parts) -> None:
     """The next owner's are the only ones."""
     entry = make_entry("k")
-    parts.buffers._buffer(entry.kid, entry.partition)
+    parts.buffers._buffer(entry.terms.kid, entry.partition)
     parts.ownership.on_lost([(entry.partition + 1) % 256])
     assert len(parts.buffers) == 1
     parts.ownership.on_lost([entry.partition])

@@ -113,7 +113,7 @@ async def test_one_instances_names_are_no_others() -> None:
         rig.route("*")
         await rig.call(says(**BOTH).replace(b'"ventas"', b'"soporte"'))
         await rig.call(says(key_id="k2", **LID_ONLY))
-        assert [entry.key for entry in rig.entries] == [f"soporte:{PHONE}", f"{INSTANCE}:{LID}"]
+        assert [entry.terms.key for entry in rig.entries] == [f"soporte:{PHONE}", f"{INSTANCE}:{LID}"]
 
 
 @in_virtual_time

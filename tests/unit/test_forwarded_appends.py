@@ -106,7 +106,7 @@ async def test_an_owner_that_hangs_is_left_alone_for_a_moment() -> None:
         await passing(PAUSE_S)
         await rig.a.forwarding.append(make_entry(KEY, "m10", max_size=1000))
         assert len(rig.roads.asked) == asked + 1
-        assert len(rig.store.open[make_entry(KEY).kid].messages) == 11
+        assert len(rig.store.open[make_entry(KEY).terms.kid].messages) == 11
 
 
 @in_virtual_time
@@ -119,7 +119,7 @@ async def test_a_message_that_the_owner_did_store_is_there_once(message: Entry, 
         rig.roads.mute.add("b")
         answer = await rig.a.forwarding.append(message)
         assert (answer.size, answer.duplicate) == (1, duplicate)
-        assert len(rig.store.open[message.kid].messages) == 1
+        assert len(rig.store.open[message.terms.kid].messages) == 1
 
 
 @in_virtual_time

@@ -47,7 +47,7 @@ async def filled(rig: ForwardingRig, what: str) -> None:
     await rig.store.append([make_entry(KEY, max_size=1, batch_id=DELIVERY)])
     rig.store.deliveries[DELIVERY].status = "dead"
     rig.store.ready.pop(DELIVERY)
-    rig.store.lines[make_entry(KEY).kid].clear()
+    rig.store.lines[make_entry(KEY).terms.kid].clear()
 
 
 @in_virtual_time
@@ -270,7 +270,7 @@ async def test_dead_deliveries_are_tried_again_by_their_owners() -> None:
             await rig.store.append([make_entry(key, max_size=1, batch_id=name)])
             rig.store.deliveries[name].status = "dead"
             rig.store.ready.pop(name)
-            rig.store.lines[entry.kid].clear()
+            rig.store.lines[entry.terms.kid].clear()
             names.append(name)
             await passing(0.01)
         assert await rig.a.forwarding.retry_dead(None, 0, 2**53) == 6
@@ -282,7 +282,7 @@ async def test_dead_deliveries_are_tried_again_by_their_owners() -> None:
 CLOSED = ClosedBatch("dlv_1", 3, "a.example", "size", True)
 BEHIND = ClosedBatch("dlv_1", 3, "a.example", "size", False)
 NEAR = NEAR_MS - 1
-DUE = DueBatch(PARTITION, make_entry(KEY).kid, 5000, NEAR)
+DUE = DueBatch(PARTITION, make_entry(KEY).terms.kid, 5000, NEAR)
 HINTS: list[tuple[str, dict[str, Any], Appended, object]] = [
     ("closed and first in line", {}, Appended(3, 9, 0, 1, False, CLOSED), Ready(PARTITION, "dlv_1", "a.example", 0)),
     ("closed behind another", {}, Appended(3, 9, 0, 1, False, BEHIND), None),

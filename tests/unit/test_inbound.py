@@ -35,10 +35,10 @@ async def test_a_text_is_stored_with_all_its_batch_needs() -> None:
         noted = await rig.call(says("hola"))
         (entry,) = rig.entries
         assert noted == Noted("stored", entry.message_id)
-        assert entry.key == f"{INSTANCE}:{PHONE}"
+        assert entry.terms.key == f"{INSTANCE}:{PHONE}"
         assert entry.message_id.startswith(f"wa_{AT_S:011d}_")
         assert isinstance(entry.dedupe, bytes)
-        assert (entry.terms.wait_ms, entry.terms.max_wait_ms, entry.terms.max_size, entry.host) == (
+        assert (entry.terms.wait_ms, entry.terms.max_wait_ms, entry.terms.max_size, entry.terms.host) == (
             8_000,
             0,
             7,
@@ -46,7 +46,7 @@ async def test_a_text_is_stored_with_all_its_batch_needs() -> None:
         )
         policy = msgspec.json.decode(entry.terms.policy, type=Policy)
         assert policy.conversation == Conversation(INSTANCE, PHONE, "")
-        assert (policy.webhook.url, policy.buffer.key) == (URL, entry.key)
+        assert (policy.webhook.url, policy.buffer.key) == (URL, entry.terms.key)
         payload = json.loads(entry.payload)
         assert (payload["data"]["message"]["conversation"], "apikey" in payload) == ("hola", False)
         assert rig.records.taken == {(INSTANCE, "3EB0A1")}

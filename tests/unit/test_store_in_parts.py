@@ -84,7 +84,7 @@ async def test_messages_of_the_rest_are_stored() -> None:
         store.gone.add(GONE.partition)
         kept: list[str] = []
         buffers.on_stored = lambda entries, received_us: kept.extend(
-            entry.key for entry, _ in zip(entries, received_us, strict=True)
+            entry.terms.key for entry, _ in zip(entries, received_us, strict=True)
         )
 
         here, gone = buffers.append(HERE), buffers.append(GONE)
@@ -127,7 +127,7 @@ async def test_an_outcome_that_cannot_be_written_stays_in_hand() -> None:
         for key in ("k", "other"):
             entry = make_entry(key, key, max_size=1, batch_id=f"dlv_{make_entry(key).partition:02x}{key}")
             await store.append([entry])
-            ready.append(Ready(entry.partition, entry.batch_id, entry.host, 0))
+            ready.append(Ready(entry.partition, entry.batch_id, entry.terms.host, 0))
         webhooks.on_send = lambda _request: store.gone.add(GONE.partition)
         slot = asyncio.Semaphore(16)
 

@@ -121,7 +121,7 @@ def _appended_all(entries: Sequence[Entry], flat: list[Any]) -> list[Appended]:
             answers.append(Appended(size, size_bytes, remaining_ms, deadline_ms, duplicate, None, received_us))
         else:
             reason: Reason = "size" if code in {_BY_SIZE, _BY_SIZE + _FIRST} else "bytes"
-            closed = ClosedBatch(entry.batch_id, size, entry.host, reason, code > _FIRST)
+            closed = ClosedBatch(entry.batch_id, size, entry.terms.host, reason, code > _FIRST)
             answers.append(Appended(size, size_bytes, 0, deadline_ms, False, closed, received_us))
     return answers
 

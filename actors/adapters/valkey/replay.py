@@ -98,15 +98,15 @@ class Replay:
         for entry in entries:
             arguments += (
                 PREFIXES[entry.partition],
-                entry.kid,
+                entry.terms.kid,
                 entry.message_id,
                 entry.dedupe,
                 entry.payload,
                 entry.terms.wait_ms,
                 entry.terms.max_wait_ms,
-                entry.key,
+                entry.terms.key,
                 entry.terms.policy,
-                entry.host,
+                entry.terms.host,
                 entry.trace,
                 entry.received_us,
             )
@@ -130,7 +130,7 @@ def _reclose_arguments(entries: Sequence[Entry]) -> list[Any]:
     for entry in entries:
         arguments += (
             PREFIXES[entry.partition],
-            entry.kid,
+            entry.terms.kid,
             entry.terms.wait_ms,
             entry.terms.max_wait_ms,
             entry.terms.max_size,
