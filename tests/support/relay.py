@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from tests.support.until import until
 
@@ -20,6 +20,8 @@ class Relay:
     def __init__(self, port: int) -> None:
         self._target = port
         self._open = True
+        self._passing = 0
+        """Connections that have not come to their end on both sides."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -45,27 +47,39 @@ class Relay:
         self._open = True
 
     async def close(self) -> None:
-        """Stop."""
+        """Stop; nothing of any connection is left then."""
         self.cut()
         assert self._server is not None
         self._server.close()
-        await until(lambda: not self._writers, what="all connections are gone")
+        await until(lambda: not self._passing, what="all connections are gone")
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._passing += 1
+        self._writers.add(writer)
+        try:
+            await self._pass_on(reader, writer)
+        finally:
+            await self._end(writer)
+            self._passing -= 1
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._open:
             writer.transport.abort()
             return
-        self._writers.add(writer)
         try:
             back, forth = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
             writer.transport.abort()
-            self._writers.discard(writer)
             return
         self._writers.add(forth)
-        async with asyncio.TaskGroup() as pumps:
-            pumps.create_task(self._pump(reader, forth))
-            pumps.create_task(self._pump(back, writer))
+        if not self._open:
+            forth.transport.abort()
+        try:
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._pump(reader, forth))
+                pumps.create_task(self._pump(back, writer))
+        finally:
+            await self._end(forth)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -76,7 +90,12 @@ class Relay:
             writer.transport.abort()
         finally:
             writer.close()
-            self._writers.discard(writer)
+
+    async def _end(self, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        self._writers.discard(writer)
 
 
 @asynccontextmanager
