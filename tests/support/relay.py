@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from tests.support.until import until
+from tests.support.virtual_time import ticks
 
 CHUNK_BYTES = 1 << 16
 
@@ -51,6 +52,7 @@ class Relay:
         self.cut()
         assert self._server is not None
         self._server.close()
+        await ticks()  # who was let in at the last moment has begun
         await until(lambda: not self._passing, what="all connections are gone")
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
