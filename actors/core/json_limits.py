@@ -70,7 +70,7 @@ def check_limits(body: bytes) -> None:
         raise JsonLimit(_path_of_unfit_integer(body), "an integer is outside the range of int64")
 
 
-def are_plain(rest: bytes) -> bool:
+def is_plain_rest(rest: bytes) -> bool:
     """Whether what follows the beginning of an object, within it, keeps these limits and is UTF-8, at a glance: what is
     not plain may be right all the same."""
     sketch = rest.translate(_SKETCH)

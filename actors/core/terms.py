@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from actors.core.intake import Accepted, Limits, check_payload
-from actors.core.json_limits import are_plain
+from actors.core.json_limits import is_plain_rest
 from actors.core.partition import locate
 from actors.core.policy import MESSAGE_ID_CHARACTERS_MAX, BufferOptions, Terms
 from actors.core.recent import Recent
@@ -101,7 +101,7 @@ def _leads_to_payload(beginning: bytes) -> bool:
 def _read(rest: bytes) -> _Rest | None:
     """What a rest holds. None when it is nothing plain, or a member may stand there twice: of such a one this decoder
     gives the last alone, and a whole decode looks at both."""
-    if not are_plain(rest):
+    if not is_plain_rest(rest):
         return None
     try:
         read = _decode_rest(_OPENED + rest)

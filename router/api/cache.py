@@ -178,10 +178,10 @@ class _Shown(Struct, frozen=True, gc=False):
     reply: Ready
     until: float
 
-    @property
-    def weight(self) -> int:
-        """Bytes, about."""
-        return SHOWN_BYTES + len(self.reply.body)
+
+def _weight(shown: _Shown) -> int:
+    """Bytes, about."""
+    return SHOWN_BYTES + len(shown.reply.body)
 
 
 class Reading:
@@ -192,7 +192,7 @@ class Reading:
         self._cache = entries.cache
         self._find = entries.find
         self._render = render
-        self._shown: Recent[str, _Shown] = Recent(SHOWN_BYTES_MAX, lambda shown: shown.weight)
+        self._shown: Recent[str, _Shown] = Recent(SHOWN_BYTES_MAX, _weight)
 
     async def show(self, key: str, headers: RequestHeaders) -> Reply:
         """The entry. 304 when the caller has it."""

@@ -37,10 +37,6 @@ class JsonBody(Generic[T]):
     def decode(self, body: bytes, headers: RequestHeaders) -> T:
         """The typed body. Raises `NotJson` (415), `BadInput` or `JsonLimit` (400)."""
         check(body, headers)
-        return self.typed(body)
-
-    def typed(self, body: bytes) -> T:
-        """The same of a body that has passed `check`."""
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:

@@ -14,8 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from actors.core.ids import derived_delivery_id
+from actors.core.intake import Limits
 from actors.core.partition import dedupe_id, locate
-from actors.core.policy import BufferOptions, Policy, Terms, Webhook
+from actors.core.policy import BufferOptions, Policy, Webhook
+from actors.core.terms import terms_of
 from actors.ports import Appended, Entry
 from tests.simulation.cluster import Act, Cluster
 from tests.support.until import passing
@@ -97,22 +99,13 @@ class Client:
 
     def _entry(self, number: int) -> Entry:
         habit = self._habit
-        kid, partition = locate(habit.key)
+        limits = Limits(habit.wait_ms, habit.max_wait_ms, habit.max_size, 1 << 20)
+        terms = terms_of(habit.key, self._policy, limits, habit.host)
         message_id = f"{habit.key}/{number}"
         return Entry(
-            terms=Terms(
-                partition=partition,
-                kid=kid,
-                key=habit.key,
-                wait_ms=habit.wait_ms,
-                max_wait_ms=habit.max_wait_ms,
-                max_size=habit.max_size,
-                max_bytes=1 << 20,
-                policy=self._policy,
-                host=habit.host,
-            ),
+            terms=terms,
             message_id=message_id,
-            dedupe=dedupe_id(kid, message_id),
+            dedupe=dedupe_id(terms.kid, message_id),
             payload=b'{"n":%d}' % number,
             trace="",
             batch_id="",

@@ -22,8 +22,8 @@ from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.store import StoreOptions, ValkeyStore
 from actors.adapters.valkey.topology import Service
 from actors.core.ids import IdSource, partition_of
-from actors.core.partition import dedupe_id, locate
-from actors.core.policy import Reason, Terms
+from actors.core.partition import locate
+from actors.core.policy import Reason
 from actors.ports import (
     Appended,
     Claim,
@@ -46,7 +46,7 @@ from actors.ports import (
     StoreAway,
     WrongState,
 )
-from tests.support.doubles import changed
+from tests.support.doubles import make_entry
 from tests.support.until import until
 from tests.support.valkey import ValkeyServer
 from tests.support.valkey_cluster import ValkeyCluster
@@ -172,26 +172,10 @@ def keys_in(partition: int, how_many: int) -> list[str]:
 
 def entry(key: str, message_id: str, payload: bytes = b"{}", **changes: Any) -> Entry:
     """One message; `changes` are other fields of the Entry. By default its batch stays open for a minute."""
-    kid, partition = locate(key)
-    plain = Entry(
-        terms=Terms(
-            partition=partition,
-            kid=kid,
-            key=key,
-            wait_ms=LONG_MS,
-            max_wait_ms=0,
-            max_size=1000,
-            max_bytes=1_000_000,
-            policy=POLICY,
-            host=HOST,
-        ),
-        message_id=message_id,
-        dedupe=dedupe_id(kid, message_id),
-        payload=payload,
-        trace="",
-        batch_id=IDS.delivery_id(partition),
+    stays_open = {"wait_ms": LONG_MS, "max_size": 1000, "max_bytes": 1_000_000, "policy": POLICY, "host": HOST}
+    return make_entry(
+        key, message_id, payload, **{**stays_open, "batch_id": IDS.delivery_id(locate(key)[1]), **changes}
     )
-    return changed(plain, **changes)
 
 
 class Hand:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from actors.core.json_limits import DEPTH_MAX, JsonLimit, are_plain, check_limits
+from actors.core.json_limits import DEPTH_MAX, JsonLimit, check_limits, is_plain_rest
 from tests.support.json_text import VALUES, spelled
 
 MIB = 1 << 20
@@ -148,7 +148,7 @@ def test_the_named_field_holds_the_first_unfit_integer(value: object) -> None:
 def test_what_is_plain_keeps_the_limits(tree: object, levels: int, text: str, damage: bytes) -> None:
     """Also those of the object that it is the rest of."""
     rest = b":%b%b%b%b}" % (b"[" * levels, msgspec.json.encode([tree, text]), b"]" * levels, damage)
-    if are_plain(rest):
+    if is_plain_rest(rest):
         assert refusal(BEGINNING + rest) is None
         (BEGINNING + rest).decode()
 
@@ -157,7 +157,7 @@ def test_what_is_plain_keeps_the_limits(tree: object, levels: int, text: str, da
 def test_a_rest_is_one_level_deep_already(levels: int, *, plain: bool) -> None:
     """It follows what an object begins with."""
     rest = b":" + b"[" * levels + b"]" * levels + b"}"
-    assert are_plain(rest) == plain == (refusal(BEGINNING + rest) is None)
+    assert is_plain_rest(rest) == plain == (refusal(BEGINNING + rest) is None)
 
 
 def test_a_long_path_is_cut() -> None:
