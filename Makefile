@@ -14,6 +14,8 @@ SUITABLE = -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --no-deps
 UV = uv==0.13.9
 NGINX_MODULES := /usr/lib/nginx/modules
+# What is asked for in seconds, or puts load on the machine: it has the machine for itself.
+ALONE := tests/chaos tests/integration/test_start.py
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,9 +33,9 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: lint typecheck ## Lint, check types and run all tests (ARGS="-k name" for some)
 	@# Bytecode of the tests is made once, instead of by every process that runs some.
 	@for part in tests/unit "tests --ignore tests/unit"; do $(PY) -m pytest --collect-only -qq $$part >/dev/null & done; wait
-	@# Faults under load want the machine for themselves; the rest mostly waits, and does so four at a time, long files first.
-	@$(PY) -m pytest tests/chaos $(ARGS) || [ $$? = 5 ]
-	@$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/chaos $(ARGS)
+	@# Most tests mostly wait, and do so four at a time, long files first.
+	@$(PY) -m pytest $(ALONE) $(ARGS) || [ $$? = 5 ]
+	@$(PY) -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ALONE:%=--ignore %) $(ARGS)
 
 lint: $(DEV_STAMP) ## Check style
 	@$(PY) -m ruff check .
