@@ -211,7 +211,7 @@ class Buffers:
 
     def _ask(self, kid: str, partition: int) -> Buffer:
         """The key's actor, with one more caller waiting for it. Raises Overloaded when too many do."""
-        buffer = self._buffer(kid, partition)
+        buffer = self._buffers.get(kid) or self._buffer(kid, partition)
         if buffer.asked >= Buffer.asks_max:
             raise Overloaded("the mailbox of this key is full")
         buffer.asked += 1

@@ -56,7 +56,7 @@ class Committer(Generic[Q, A]):
         self._clock = clock
         self._meters = meters
         self.on_committed: Callable[[Sequence[Q], Sequence[A | StoreAway]], None] = lambda _requests, _answers: None
-        self._queue: deque[tuple[Q, int, Answer, float]] = deque()
+        self._waiting: deque[_Batch[Q]] = deque()
         self._queued_bytes = 0
         self._calls = 0
         self._under_way = 0
@@ -70,17 +70,23 @@ class Committer(Generic[Q, A]):
     @property
     def depth(self) -> int:
         """Requests that have no answer yet."""
-        return len(self._queue) + self._under_way
+        return sum(len(batch.requests) for batch in self._waiting) + self._under_way
 
     def submit(self, request: Q, size_bytes: int, answer: Answer) -> None:
         """Queue a request; `answer` is called once, in the order of submission. Raises Overloaded when full."""
-        now = self._clock.monotonic()
-        queue = self._queue
-        if not queue:
+        now, waiting = self._clock.monotonic(), self._waiting
+        if not waiting:
             self._idle.clear()
-        elif self._queued_bytes + size_bytes > QUEUE_BYTES_MAX or now - queue[0][3] > QUEUE_AGE_S_MAX:
+            waiting.append(_Batch(now))
+        elif self._queued_bytes + size_bytes > QUEUE_BYTES_MAX or now - waiting[0].since > QUEUE_AGE_S_MAX:
             raise Overloaded(f"the {self._name} queue is full")
-        queue.append((request, size_bytes, answer, now))
+        batch = waiting[-1]
+        if len(batch.requests) >= BATCH_REQUESTS_MAX or batch.size_bytes >= BATCH_BYTES_MAX:
+            batch = _Batch(now)
+            waiting.append(batch)
+        batch.requests.append(request)
+        batch.unanswered.append(answer)
+        batch.size_bytes += size_bytes
         self._queued_bytes += size_bytes
         if not self._armed:
             self._armed = True
@@ -104,15 +110,9 @@ class Committer(Generic[Q, A]):
     def _leave(self) -> None:
         """Send what has gathered, in as many calls as the bounds want."""
         self._armed = False
-        while self._queue and self._calls < self._calls_max:
-            batch: _Batch[Q] = _Batch()
-            size = 0
-            while self._queue and len(batch.requests) < BATCH_REQUESTS_MAX and size < BATCH_BYTES_MAX:
-                request, size_bytes, answer, _ = self._queue.popleft()
-                size += size_bytes
-                batch.requests.append(request)
-                batch.unanswered.append(answer)
-            self._queued_bytes -= size
+        while self._waiting and self._calls < self._calls_max:
+            batch = self._waiting.popleft()
+            self._queued_bytes -= batch.size_bytes
             self._last_batch = len(batch.requests)
             self._calls += 1
             self._under_way += len(batch.requests)
@@ -124,7 +124,7 @@ class Committer(Generic[Q, A]):
                 batch.answer_all([error] * len(batch.requests))
             else:
                 job.add_done_callback(partial(self._ended, batch))
-        if not self._queue and self._calls == 0:
+        if not self._waiting and self._calls == 0:
             self._idle.set()
 
     async def _call(self, batch: _Batch[Q]) -> None:
@@ -153,13 +153,15 @@ class Committer(Generic[Q, A]):
 
 
 class _Batch(Generic[Q]):
-    """What one call carries, and who waits for it."""
+    """What one call carries, and who waits for it; `since` is when its first request came."""
 
-    __slots__ = ("requests", "unanswered")
+    __slots__ = ("requests", "since", "size_bytes", "unanswered")
 
-    def __init__(self) -> None:
+    def __init__(self, since: float) -> None:
         self.requests: list[Q] = []
         self.unanswered: deque[Answer] = deque()
+        self.size_bytes = 0
+        self.since = since
 
     def answer_all(self, outcomes: Sequence[Any]) -> None:
         """Give each caller its outcome, in order; one that raises at it takes no other's away."""

@@ -82,4 +82,4 @@ class Tail:
 
 
 def _size(entries: Sequence[Promised]) -> int:
-    return sum(len(entry.payload) for entry in entries) + ENTRY_OVERHEAD_BYTES * len(entries)
+    return sum([len(entry.payload) for entry in entries]) + ENTRY_OVERHEAD_BYTES * len(entries)

@@ -7,6 +7,9 @@ Invariant: what passes can be gathered, rendered and delivered without another l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import msgspec
 from msgspec import Struct
 
@@ -21,6 +24,10 @@ _KEY_CHARACTERS_SAFE = KEY_BYTES_MAX // 4
 _decode_message = msgspec.json.Decoder(Message).decode
 _decode_payload = msgspec.json.Decoder().decode
 _encode_policy = msgspec.json.Encoder().encode
+
+
+PayloadCheck = Callable[[bytes], None]
+"""Raises BadMessage for a payload that is not right."""
 
 
 class BadMessage(BadField):
@@ -80,6 +87,24 @@ def check_payload(options: BufferOptions, payload: bytes) -> None:
     _check_object(value)
     if options.aggregate_field is not None:
         _check_field(options, options.aggregate_field, value)
+
+
+def payload_check(options: BufferOptions) -> PayloadCheck:
+    """`check_payload` for many payloads of these options: quicker for what has a string at the field."""
+    if options.aggregate_field is None:
+        return partial(check_payload, options)
+    path = parse_path(options.aggregate_field)
+
+    def check(payload: bytes) -> None:
+        try:
+            value = _decode_payload(payload)
+            if type(value) is dict and isinstance(extract(value, path), str):
+                return
+        except (ValueError, FieldMissing):
+            pass
+        check_payload(options, payload)  # says what is wrong, if anything is
+
+    return check
 
 
 def check_waits(options: BufferOptions) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw, Struct
 
-from actors.core.intake import Accepted, Limits, check_payload
+from actors.core.intake import Accepted, Limits, PayloadCheck, payload_check
 from actors.core.json_limits import is_plain_rest
 from actors.core.partition import locate
-from actors.core.policy import MESSAGE_ID_CHARACTERS_MAX, BufferOptions, Terms
+from actors.core.policy import MESSAGE_ID_CHARACTERS_MAX, Terms
 from actors.core.recent import Recent
 
 KNOWN_MAX = 4096
@@ -31,9 +31,9 @@ _MEMBER_BYTES_MIN = len(',"buffer":1')
 
 
 class _Known(Struct, frozen=True, gc=False):
-    """What was found out about a beginning, and what a payload is checked against."""
+    """What was found out about a beginning; `check` is what a payload has to pass."""
 
-    options: BufferOptions
+    check: PayloadCheck
     terms: Terms
 
 
@@ -98,17 +98,17 @@ def _leads_to_payload(beginning: bytes) -> bool:
         return False
 
 
-def _read(rest: bytes) -> _Rest | None:
-    """What a rest holds. None when it is nothing plain, or a member may stand there twice: of such a one this decoder
-    gives the last alone, and a whole decode looks at both."""
+def _read(rest: bytes) -> tuple[bytes, str | None] | None:
+    """The payload and the id that a rest holds. None when it is nothing plain, or a member may stand there twice: of
+    such a one this decoder gives the last alone, and a whole decode looks at both."""
     if not is_plain_rest(rest):
         return None
     try:
         read = _decode_rest(_OPENED + rest)
     except msgspec.DecodeError:
         return None
-    left = len(rest) - len(bytes(read.payload)) - _AROUND
-    message_id = read.message_id
+    payload, message_id = bytes(read.payload), read.message_id
+    left = len(rest) - len(payload) - _AROUND
     if message_id is not None:
         left -= len(message_id) + _AROUND_ID
         # Quicker than the pattern of the type.
@@ -118,7 +118,7 @@ def _read(rest: bytes) -> _Rest | None:
             or not message_id.isprintable()
         ):
             return None
-    return read if left < _MEMBER_BYTES_MIN else None
+    return (payload, message_id) if left < _MEMBER_BYTES_MIN else None
 
 
 class KnownTerms:
@@ -137,9 +137,9 @@ class KnownTerms:
         read = _read(rest)
         if read is None:
             return None
-        payload = bytes(read.payload)
-        check_payload(known.options, payload)
-        return Taken(known.terms, payload, read.message_id)
+        payload, message_id = read
+        known.check(payload)
+        return Taken(known.terms, payload, message_id)
 
     def learn(self, body: bytes, accepted: Accepted, host: str) -> Taken:
         """The message that was made of this body and found to be right, its terms remembered, unless they may stand in
@@ -148,5 +148,5 @@ class KnownTerms:
         terms = terms_of(message.buffer.key, accepted.policy, accepted.limits, host)
         beginning, rest = _parted(body)
         if len(beginning) <= SAID_BYTES_MAX and _read(rest) is not None and _leads_to_payload(beginning):
-            self._known.remember(beginning, _Known(message.buffer, terms))
+            self._known.remember(beginning, _Known(payload_check(message.buffer), terms))
         return Taken(terms, accepted.payload, message.message_id)
