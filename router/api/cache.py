@@ -196,18 +196,21 @@ class Reading:
 
     async def show(self, key: str, headers: RequestHeaders) -> Reply:
         """The entry. 304 when the caller has it."""
-        reply = self.show_now(key, headers)
+        reply = self.now(key, headers)()
         return self._answer(key, headers, *await self._find(key)) if reply is None else reply
 
-    def show_now(self, key: str, headers: RequestHeaders) -> Reply | None:
-        """The same if this node has the entry near; None when it must be asked for."""
+    def now(self, key: str, headers: RequestHeaders) -> Callable[[], Reply | None]:
+        """What gives the same to such requests if this node has the entry near; None when it must be asked for."""
+        return partial(self._show_now, key, headers, _is_conditional(headers))
+
+    def _show_now(self, key: str, headers: RequestHeaders, conditional: bool) -> Reply | None:
         cache = self._cache
         now = cache.now()
         entry = cache.read_now(key, now)
         if entry is None:
             return None
         shown = self._shown[key]
-        if shown is not None and shown.entry is entry and now < shown.until and not _is_conditional(headers):
+        if shown is not None and shown.entry is entry and now < shown.until and not conditional:
             return shown.reply
         return self._answer(key, headers, entry, "hit")
 

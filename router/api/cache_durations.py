@@ -7,7 +7,6 @@ Its words and shapes; times to live are Go durations, `none` for ever, instants 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -139,7 +138,7 @@ class DurationRoutes:
 
     def read_now(self, params: Mapping[str, str], headers: RequestHeaders) -> Callable[[], Reply | None]:
         """What does the same without waiting, if that is possible."""
-        return partial(self._reading.show_now, params[KEY], headers)
+        return self._reading.now(params[KEY], headers)
 
     @msgspec.structs.replace(
         _READ, summary="Say whether there is something under a key", operation_id="cache_v1_head",

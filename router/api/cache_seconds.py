@@ -6,7 +6,6 @@ Its words and shapes; times to live are numbers of seconds, -1 for ever. What it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -137,7 +136,7 @@ class SecondsRoutes:
 
     def read_now(self, params: Mapping[str, str], headers: RequestHeaders) -> Callable[[], Reply | None]:
         """What does the same without waiting, if that is possible."""
-        return partial(self._reading.show_now, params[KEY], headers)
+        return self._reading.now(params[KEY], headers)
 
     @Operation(
         summary="Store a value",

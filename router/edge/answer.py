@@ -80,10 +80,11 @@ def ready(status: int, body: bytes, head: str = "") -> Ready:
 
 def written(reply: Reply, request_id: str, *, closing: bool) -> bytes:
     """A reply as it goes out over HTTP/1.1. Raises ValueError for a header that would end its line."""
-    if type(reply) is Ready and not closing:
-        return b"".join((reply.front, _stamp(), request_id.encode(), _HEAD_END, reply.body))
-    if reply.headers is None and reply.status != _NOT_MODIFIED and not closing:  # most others
-        return b"".join((_front(reply), _stamp(), request_id.encode(), _HEAD_END, reply.body))
+    if reply.headers is None and reply.status != _NOT_MODIFIED and not closing:  # most
+        front = reply.front if type(reply) is Ready else _front(reply)
+        second = int(time())
+        stamp = _stamps.get(second) or _stamped(second)
+        return b"".join((front, stamp, request_id.encode(), _HEAD_END, reply.body))
     lines = reply.head
     if reply.headers is not None:
         more = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
@@ -99,13 +100,8 @@ def _front(reply: Reply) -> bytes:
     return f"{_FRONTS[reply.status]}{len(reply.body)}\r\n{reply.head}".encode("ascii")
 
 
-def _stamp() -> bytes:
-    """The rest of a head, up to the request's id: the same for a second."""
-    second = int(time())
-    return _stamps.get(second) or _stamped(second)
-
-
 def _stamped(second: int) -> bytes:
+    """The rest of a head, up to the request's id: the same for a second."""
     _stamps.clear()
     stamp = _stamps[second] = f"Date: {rfc822_formatted_time()}\r\n{_SERVER_AND_ID}".encode("ascii")
     return stamp

@@ -3,12 +3,12 @@
 Owns the byte-level rules and the connection's two modes; knows no route and no domain. `Heads` reads a head and is
 never unsure: whatever is not plain (a fold, a repeated or strange header, anything but ASCII, `Expect`, a transfer
 coding, a query, a percent sign, HTTP/1.0) is not its business. `LaneConnection` asks it only between two requests, and
-hands everything else to aiohttp untouched. Where a path leads is `edge.http`'s, which has it from aiohttp.
+hands the rest to aiohttp untouched. Where a path leads is `edge.http`'s, which has it from aiohttp.
 
 Invariants: a request is interpreted by one parser, the lane's or aiohttp's. Of what goes to aiohttp the lane only
 counts where it ends, to know when it may ask again; once it cannot tell, the connection is aiohttp's for good. Answers
-leave in the order of the requests: while one is under way, or nobody reads the answers, later bytes wait here.
-Knows aiohttp 3.14's `RequestHandler` (`TESTED`).
+leave in the order of the requests: while one is under way (or waits for the end of the turn), or nobody reads the
+answers, later bytes wait here. Knows aiohttp 3.14's `RequestHandler` (`TESTED`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from actors.runtime.outcome import begin, ended_with, outcome_of
 from router.edge.answer import written
 from router.edge.handlers import continued
 from router.edge.http import Edge, Place
+from router.edge.turn import Turn
 from router.edge.usecase import Reply, RequestHeaders
 
 TESTED = frozenset({"3.14.5"})
@@ -59,6 +60,8 @@ _OWN = frozenset((b"x-request-id", b"idempotency-key", b"traceparent", b"if-matc
 _READ = _OWN | _COLD | {b"content-length", b"content-type", b"connection", b"host"}
 _HAS_BODY = {b"GET": False, b"POST": True, b"PUT": True}
 """The methods of hot routes."""
+_LOOKS = b"GET "
+"""Who only looks can wait for the end of the turn; what is to be stored waits for the store, and starts at once."""
 _UNKNOWN = -1
 
 
@@ -83,6 +86,7 @@ class Heads:
         self._edge = edge
         self._body_bytes_max = body_bytes_max
         self.known: Recent[bytes, Head] = Recent(KNOWN_MAX)
+        self.turn = Turn()
 
     def read(self, data: bytes, start: int) -> Head | None:
         """The head that begins at `start`; None when there is no whole one, or it is not canonical."""
@@ -195,10 +199,25 @@ class LaneConnection(web.RequestHandler):
         heads = self._heads
         if heads is None or not data:  # aiohttp feeds itself nothing to go on with what it has
             super().data_received(data)
-            return
-        if self._answering or self._held:
+        elif self._answering or self._held:
             self._hold(data)
-            return
+        elif data.startswith(_LOOKS):
+            self._answering = True
+            turn = heads.turn
+            if not turn:
+                turn.begin(self._loop)
+            turn.append((self._look, data))
+        else:
+            self._arrived(heads, data)
+
+    def _look(self, data: bytes) -> None:
+        self._answering = False
+        if self._heads is not None:
+            self._arrived(self._heads, data)
+        if self._held or self._unread:
+            self._go_on()
+
+    def _arrived(self, heads: Heads, data: bytes) -> None:
         # Most of what arrives is one whole request with a head that is remembered.
         head = heads.known[data[: data.find(_END, 0, KNOWN_BYTES_MAX) + 4]]
         if head is None or (place := head.place) is None or head.whole != len(data) or not self._is_between():
@@ -275,8 +294,8 @@ class LaneConnection(web.RequestHandler):
         """The answer, if there is one at once; otherwise it is under way."""
         started = perf_counter()
         self._request_count += 1
-        request_id = self._edge.request_id(head.sent_id)
-        now = head.now
+        edge, now = self._edge, head.now
+        request_id = edge.request_id(head.sent_id) if head.sent_id else edge.next_id()
         outcome: Reply | Exception | None = None if now is None else outcome_of(now)
         if outcome is None:
             self._open = place, request_id, started
@@ -310,11 +329,12 @@ class LaneConnection(web.RequestHandler):
         if outcome is None:
             self.force_close()
             return
+        reply, self._reply = self._reply, _as_it_is  # what was asked with goes, however long the connection stays
         if not isinstance(outcome, Exception):
-            outcome = outcome_of(self._reply, outcome)
-        self._reply = _as_it_is  # what was asked with goes, however long the connection stays
+            outcome = outcome_of(reply, outcome)
+        place, request_id, started = self._open
         try:
-            answer = self._done(*self._open, outcome)
+            answer = self._done(place, request_id, started, outcome)
         except Exception:
             self.force_close()
             raise
@@ -329,7 +349,9 @@ class LaneConnection(web.RequestHandler):
             self._close = self._close or unforeseen
         else:
             reply = outcome
-            edge.answered(place, request_id, reply.status, started)
+            place.meters.answered(reply.status, perf_counter() - started)
+            if edge.access_log:
+                edge.log_answered(place, request_id, reply.status)
         if edge.draining:
             self._close = True
         return written(reply, request_id, closing=self._close)

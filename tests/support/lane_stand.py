@@ -137,13 +137,13 @@ class Stand:
         router.add_post("/cold", endpoint(self._call))
         self._runner = EdgeRunner(app, self.edge, fast_lane=self.fast_lane)
         await self._runner.setup()
-        answered = self.edge.answered
+        said = self.edge.log_answered
 
         def counted(*words: Any) -> None:
             self.lane_answers += 1
-            answered(*words)
+            said(*words)
 
-        self.edge.answered = counted  # type: ignore[method-assign,assignment]
+        self.edge.log_answered = counted  # type: ignore[method-assign,assignment]
         two = "HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n{}"
         for path in ("/body", "/gate", "/fails", "/cold"):
             await self.connection().says(f"POST {path} {two}".encode())

@@ -68,7 +68,7 @@ def test_what_was_kept_says_what_a_new_answer_would(render: Render, lefts: list[
     kept = reading(near, render)
     for left in sorted(lefts, reverse=True):
         near.time = DEADLINE - left / 1000
-        assert kept.show_now("k", PLAIN) == reading(near, render).show_now("k", PLAIN)
+        assert kept.now("k", PLAIN)() == reading(near, render).now("k", PLAIN)()
 
 
 @pytest.mark.parametrize("render", RENDERS)
@@ -83,9 +83,9 @@ def test_an_answer_is_given_again_while_it_is_true(
     near = Near(entry() if left else entry(deadline=float("inf")))
     kept = reading(near, render)
     near.time = DEADLINE - (left or 0) / 1000
-    first = kept.show_now("k", PLAIN)
+    first = kept.now("k", PLAIN)()
     near.time = DEADLINE - (later or 0) / 1000
-    assert (kept.show_now("k", PLAIN) is first) == again
+    assert (kept.now("k", PLAIN)() is first) == again
 
 
 def test_another_entry_is_another_answer() -> None:
@@ -93,17 +93,17 @@ def test_another_entry_is_another_answer() -> None:
     near = Near(entry())
     near.time = 0.5
     kept = reading(near, RENDERS[0])
-    before = kept.show_now("k", PLAIN)
+    before = kept.now("k", PLAIN)()
     near.entry = entry(b'{"a":2}')
-    after = kept.show_now("k", PLAIN)
+    after = kept.now("k", PLAIN)()
     assert before is not None
     assert after is not None
     assert b'{"a":2}' in after.body
     near.entry = None
-    assert kept.show_now("k", PLAIN) is None
+    assert kept.now("k", PLAIN)() is None
     near.entry = entry(None)
     with pytest.raises(NotFound):
-        kept.show_now("k", PLAIN)
+        kept.now("k", PLAIN)()
 
 
 def test_preconditions_are_looked_at_whatever_was_kept() -> None:
@@ -111,16 +111,16 @@ def test_preconditions_are_looked_at_whatever_was_kept() -> None:
     near = Near(entry())
     near.time = 0.5
     kept = reading(near, RENDERS[0])
-    shown = kept.show_now("k", PLAIN)
+    shown = kept.now("k", PLAIN)()
     assert isinstance(shown, Ready)
     tag = shown.head.partition("\r\n")[0].removeprefix("ETag: ")
-    has = kept.show_now("k", replace(PLAIN, if_none_match=tag))
+    has = kept.now("k", replace(PLAIN, if_none_match=tag))()
     assert isinstance(has, Reply)
     assert (has.status, has.body) == (304, b"")
     with pytest.raises(Problem) as raised:
-        kept.show_now("k", replace(PLAIN, if_match='"other"'))
+        kept.now("k", replace(PLAIN, if_match='"other"'))()
     assert raised.value.status == 412
-    assert kept.show_now("k", PLAIN) is shown
+    assert kept.now("k", PLAIN)() is shown
 
 
 def test_long_values_are_not_kept() -> None:
@@ -128,7 +128,7 @@ def test_long_values_are_not_kept() -> None:
     near = Near(entry(b'"%b"' % (b"x" * SHOWN_VALUE_BYTES_MAX)))
     near.time = 0.5
     kept = reading(near, RENDERS[0])
-    assert kept.show_now("k", PLAIN) is not kept.show_now("k", PLAIN)
+    assert kept.now("k", PLAIN)() is not kept.now("k", PLAIN)()
     assert not kept._shown
 
 
@@ -137,7 +137,7 @@ def test_what_is_true_for_a_moment_is_not_kept() -> None:
     near = Near(entry())
     near.time = DEADLINE - 59
     kept = reading(near, RENDERS[0])
-    assert kept.show_now("k", PLAIN) == kept.show_now("k", PLAIN)
+    assert kept.now("k", PLAIN)() == kept.now("k", PLAIN)()
     assert not kept._shown
 
 
@@ -151,7 +151,7 @@ def test_answers_take_no_more_room_than_they_are_counted_for() -> None:
         before, _ = tracemalloc.get_traced_memory()
         for number in range(1000):
             near.entry = entry(b'"%010d"' % number)
-            kept.show_now(f"key-{number:06d}", PLAIN)
+            kept.now(f"key-{number:06d}", PLAIN)()
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
@@ -164,6 +164,6 @@ def test_the_time_left_is_exact_below_a_minute_and_in_whole_seconds_above() -> N
     near = Near(entry())
     for left, said in ((59_999, b'"59.999s"'), (60_000, b'"1m0s"'), (60_001, b'"1m1s"'), (3_599_123, b'"1h0m0s"')):
         near.time = DEADLINE - left / 1000
-        shown = reading(near, RENDERS[0]).show_now("k", PLAIN)
+        shown = reading(near, RENDERS[0]).now("k", PLAIN)()
         assert shown is not None
         assert shown.body.endswith(b'"remaining_ttl":%b}' % said)

@@ -55,6 +55,25 @@ async def test_what_comes_behind_an_open_answer_waits(stand: Stand, behind: byte
     assert len(bodies(connection.wire.written)) == 1 + behind.count(b"\r\n\r\n")
 
 
+async def test_what_comes_in_the_turn_of_a_look_waits_for_its_answer(stand: Stand) -> None:
+    """Though a look is answered at the end of the turn, and this would be at once."""
+    connection = stand.connection()
+    away = b"POST /fails HTTP/1.1\r\n%bContent-Length: 4\r\n\r\naway" % HOST
+    await connection.says(NOW, away, NOW, COLD, at_once=True)
+    statuses = [status.split()[1] for status, _, _ in parsed(bytes(connection.wire.written))]
+    assert statuses == [b"200", b"503", b"200", b"200"]
+
+
+async def test_a_look_whose_client_goes_before_the_end_of_the_turn_is_left_out(stand: Stand) -> None:
+    """Nobody is written to, and nobody complains."""
+    connection = stand.connection()
+    await settled()
+    connection.protocol.data_received(NOW)
+    connection.wire.close()
+    await settled()
+    assert connection.wire.written == b""
+
+
 async def test_hot_behind_cold_waits_too(stand: Stand) -> None:
     """Then aiohttp answers both; the next one is the lane's again."""
     connection = stand.connection()
