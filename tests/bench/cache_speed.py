@@ -27,13 +27,14 @@ from tests.support.valkey import ValkeyServer, free_port
 
 HOUR_MS = 3_600_000
 NO_WEBDIS = "webdis is not installed (make test-packages): what it does is left out"
-BASE_GET, BASE_POST = "do-nothing GET", "do-nothing POST"
+BASE_GET, BASE_POST, FLOOR = "do-nothing GET", "do-nothing POST", "constant bytes"
 GET, GET_V0, COLD_GET, PUT, POST_V0 = "hot GET", "hot GET v0", "cold GET", "PUT", "POST v0"
 BATCH_GET, COLD_BATCH = f"hot batch get of {BATCH}", f"cold batch get of {BATCH}"
 WEBDIS_GET, WEBDIS_SET, WEBDIS_MGET = "webdis GET", "webdis SET", f"webdis MGET of {BATCH}"
 TITLES = {
     BASE_GET: "aiohttp GET handler that answers a constant",
     BASE_POST: "aiohttp POST handler that decodes and answers a constant",
+    FLOOR: "uvloop protocol that answers whatever arrives with the same bytes",
     GET: "cache: hot GET",
     GET_V0: "cache: hot GET of the v0 API",
     COLD_GET: "cache: GET with nothing near",
@@ -47,6 +48,8 @@ TITLES = {
 }
 SHARES: Sequence[report.Share] = (
     (GET, BASE_GET, 4.0),
+    (FLOOR, BASE_GET, None),
+    (GET, FLOOR, None),
     (GET_V0, BASE_GET, None),
     (COLD_GET, BASE_GET, None),
     (PUT, BASE_POST, 1.5),
@@ -133,14 +136,19 @@ class Requests:
 
 async def scenarios(rig: Rig) -> dict[str, Scenario]:
     """Start all servers, fill the stores, and give the scenarios in the order of their turns."""
-    (child, port), near, far = await asyncio.gather(
-        rig.serving("baseline", server=True), rig.node(), rig.node({"CACHE_NEAR_BYTES": "0"})
+    (child, port), (bare, bare_port), near, far = await asyncio.gather(
+        rig.serving("baseline", server=True),
+        rig.serving("floor", server=True),
+        rig.node(),
+        rig.node({"CACHE_NEAR_BYTES": "0"}),
     )
-    baseline, hot, cold = Server(port, child.pid, None), server_of(near), server_of(far)
+    baseline, floor = Server(port, child.pid, None), Server(bare_port, bare.pid, None)
+    hot, cold = server_of(near), server_of(far)
     for node in (near, far):
         fill(node.store)
     found: dict[str, Scenario] = {
         BASE_GET: Requests(rig, baseline, CacheSpec(kind="get", constant=True)),
+        FLOOR: Requests(rig, floor, CacheSpec(kind="get", constant=True)),
         GET: Requests(rig, hot, CacheSpec(kind="get"), near=True),
         GET_V0: Requests(rig, hot, CacheSpec(kind="get_v0"), near=True),
         COLD_GET: Requests(rig, cold, CacheSpec(kind="get"), near=False),
