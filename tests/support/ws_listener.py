@@ -85,7 +85,8 @@ class WsListener:
 
     async def _connected(self, url: str) -> aiohttp.ClientWebSocketResponse | None:
         try:
-            return await self._http.ws_connect(f"{url}/ws", max_msg_size=0)
+            # Closed below: where its answer to the last word finds nobody, aiohttp would put 1006 in that one's place.
+            return await self._http.ws_connect(f"{url}/ws", max_msg_size=0, autoclose=False)
         except (aiohttp.ClientError, OSError):
             return None
 
@@ -102,6 +103,7 @@ class WsListener:
                     await passing(LATER_S)
                     await self._subscribe(socket, frame["channel"])
         self.code = socket.close_code
+        await socket.close()
 
     async def _subscribe(self, socket: aiohttp.ClientWebSocketResponse, channel: str) -> None:
         frame: dict[str, Any] = {"action": "subscribe", "channel": channel}
