@@ -81,7 +81,7 @@ def admit(message: Message, payload_value: object) -> None:
         _check_field(options, options.aggregate_field, payload_value)
 
 
-def check_payload(options: BufferOptions, payload: bytes) -> None:
+def _check_payload(options: BufferOptions, payload: bytes) -> None:
     """Check the payload of a message whose options have been. Raises BadMessage."""
     value = _payload_value(payload)
     _check_object(value)
@@ -89,10 +89,10 @@ def check_payload(options: BufferOptions, payload: bytes) -> None:
         _check_field(options, options.aggregate_field, value)
 
 
-def payload_check(options: BufferOptions) -> PayloadCheck:
-    """`check_payload` for many payloads of these options: quicker for what has a string at the field."""
+def payload_checker(options: BufferOptions) -> PayloadCheck:
+    """What checks payloads of messages whose options have been: most quickly those with a string at the field."""
     if options.aggregate_field is None:
-        return partial(check_payload, options)
+        return partial(_check_payload, options)
     path = parse_path(options.aggregate_field)
 
     def check(payload: bytes) -> None:
@@ -102,7 +102,7 @@ def payload_check(options: BufferOptions) -> PayloadCheck:
                 return
         except (ValueError, FieldMissing):
             pass
-        check_payload(options, payload)  # says what is wrong, if anything is
+        _check_payload(options, payload)  # says what is wrong, if anything is
 
     return check
 

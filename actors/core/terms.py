@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw, Struct
 
-from actors.core.intake import Accepted, Limits, PayloadCheck, payload_check
+from actors.core.intake import Accepted, Limits, PayloadCheck, payload_checker
 from actors.core.json_limits import is_plain_rest
 from actors.core.partition import locate
 from actors.core.policy import MESSAGE_ID_CHARACTERS_MAX, Terms
@@ -148,5 +148,5 @@ class KnownTerms:
         terms = terms_of(message.buffer.key, accepted.policy, accepted.limits, host)
         beginning, rest = _parted(body)
         if len(beginning) <= SAID_BYTES_MAX and _read(rest) is not None and _leads_to_payload(beginning):
-            self._known.remember(beginning, _Known(payload_check(message.buffer), terms))
+            self._known.remember(beginning, _Known(payload_checker(message.buffer), terms))
         return Taken(terms, accepted.payload, message.message_id)

@@ -122,18 +122,12 @@ class Edge:
         """Say so of an answer of the fast lane, for the access log."""
         self._log.debug("request answered", **place.facts(status, request_id))
 
-    def failed(self, place: Place, request_id: str, failure: Exception, started: float) -> tuple[Reply, bool]:
+    def failed(self, place: Place, request_id: str, failure: Exception) -> tuple[Reply, bool]:
         """The answer when a use case raised, and whether nobody foresaw that: then the connection must close."""
         foreseen = isinstance(failure, KNOWN_FAILURES)
         problem = problem_of(failure) if isinstance(failure, KNOWN_FAILURES) else Problem(_INTERNAL, UNFORESEEN)
         if problem.status >= _INTERNAL:
             self._log_failure(problem, failure, place.facts(problem.status, request_id))
-        if foreseen:
-            place.meters.answered(problem.status, perf_counter() - started)
-            if self.access_log:
-                self.log_answered(place, request_id, problem.status)
-        else:
-            place.meters.count(problem.status)
         return render(problem, path=place.path, request_id=request_id), not foreseen
 
     def unforeseen(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:

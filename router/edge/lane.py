@@ -332,9 +332,8 @@ class LaneConnection(web.RequestHandler):
         reply, self._reply = self._reply, _as_it_is  # what was asked with goes, however long the connection stays
         if not isinstance(outcome, Exception):
             outcome = outcome_of(reply, outcome)
-        place, request_id, started = self._open
         try:
-            answer = self._done(place, request_id, started, outcome)
+            answer = self._done(*self._open, outcome)
         except Exception:
             self.force_close()
             raise
@@ -344,11 +343,11 @@ class LaneConnection(web.RequestHandler):
 
     def _done(self, place: Place, request_id: str, started: float, outcome: Reply | Exception) -> bytes:
         edge = self._edge
-        if isinstance(outcome, Exception):
-            reply, unforeseen = edge.failed(place, request_id, outcome, started)
-            self._close = self._close or unforeseen
+        reply, unforeseen = (outcome, False) if isinstance(outcome, Reply) else edge.failed(place, request_id, outcome)
+        if unforeseen:
+            self._close = True
+            place.meters.count(reply.status)
         else:
-            reply = outcome
             place.meters.answered(reply.status, perf_counter() - started)
             if edge.access_log:
                 edge.log_answered(place, request_id, reply.status)
