@@ -21,7 +21,7 @@ from tests.support.client import is_problem
 from tests.support.inventory_api import InventoryClient, Load, event_ids, value_of
 from tests.support.inventory_rig import Inventory
 from tests.support.node import NodeProcess
-from tests.support.postgres import MadeCluster
+from tests.support.postgres import MadeCluster, kill9
 from tests.support.until import passing, until
 from tests.support.valkey import ValkeyServer
 from tests.support.workers import Workers, children
@@ -190,9 +190,7 @@ async def test_without_its_database_only_the_inventory_is_away(
     client = InventoryClient(http, node.url)
     key = await until_stored(client)
 
-    assert engine.pid is not None
-    os.kill(engine.pid, signal.SIGKILL)
-    await engine.wait_exit()
+    await kill9(engine)
 
     for answer in (await client.create(), await client.line(key), await client.delete(key)):
         assert is_problem(answer, 503)

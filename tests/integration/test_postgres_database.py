@@ -17,7 +17,7 @@ from actors.adapters.postgres.database import CONNECT_S, WORK_S, Database, place
 from actors.adapters.postgres.embedded import EmbeddedPostgres
 from actors.inventory_ports import DatabaseAway
 from tests.support.inventory_rig import Inventory, opened
-from tests.support.postgres import MadeCluster
+from tests.support.postgres import MadeCluster, kill9
 from tests.support.until import until
 
 SLACK_S = 0.7
@@ -139,9 +139,7 @@ async def test_sessions_come_back_after_a_crash_and_a_freeze_is_bounded(
         await engine.start()
         async with opened(engine.url) as inventory:
             await asyncio.gather(*(inventory.database.row("SELECT 1") for _ in range(5)))
-            assert engine.pid is not None
-            os.kill(engine.pid, signal.SIGKILL)
-            await engine.wait_exit()
+            await kill9(engine)
             with pytest.raises(DatabaseAway):
                 await inventory.database.row("SELECT 1")
             await engine.start()

@@ -20,6 +20,8 @@ import centrifuge  # type: ignore[import-untyped]  # it has no types
 import msgspec
 import pytest
 
+from tests.support.until import until
+
 FOLDER = Path(__file__).parent / "centrifuge_js"
 DO_S = 5.0
 Event = dict[str, Any]
@@ -144,13 +146,15 @@ class JavaScriptListener:
 
 @asynccontextmanager
 async def python_listener(url: str, channel: str) -> AsyncIterator[Listener]:
-    """One of centrifuge-python."""
+    """One of centrifuge-python. It closes its connections in tasks that it does not wait for: here that is done."""
+    before = asyncio.all_tasks()
     listener = PythonListener(url, channel)
     await listener.start()
     try:
         yield listener
     finally:
         await listener.do("disconnect")
+        await until(lambda: asyncio.all_tasks() <= before, what="an end of what the library began")
 
 
 @asynccontextmanager

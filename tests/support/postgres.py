@@ -7,7 +7,9 @@ disk more than all tests together: one is emptied instead, of its sessions as we
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Coroutine
@@ -21,6 +23,8 @@ import asyncpg
 
 from actors.adapters.postgres.embedded import EmbeddedPostgres
 from actors.adapters.postgres.schema import migrate
+from tests.support.until import until
+from tests.support.workers import alive, children
 
 T = TypeVar("T")
 MIGRATED = "inventario"
@@ -70,6 +74,15 @@ class MadeCluster:
     def close(self) -> None:
         """Remove it."""
         shutil.rmtree(self.directory)
+
+
+async def kill9(engine: EmbeddedPostgres) -> None:
+    """End it as a crash would, for good: its sessions answer on until they notice, a moment after it is gone."""
+    assert engine.pid is not None
+    sessions = list(children(engine.pid))
+    os.kill(engine.pid, signal.SIGKILL)
+    await engine.wait_exit()
+    await until(lambda: not alive(sessions), what="an engine without sessions")
 
 
 class PostgresServer:
