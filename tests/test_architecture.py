@@ -287,7 +287,7 @@ RULES = (
     Rule("nothing imports its tests", CODE, imports_none("tests")),
     Rule("only adapters speak to a store", CODE, imports_none(*STORE_LIBRARIES), but=ADAPTERS),
     Rule("actors speak no HTTP and no metrics", ("actors/**.py",), imports_none(*EDGE_LIBRARIES), but=WAYS_OUT),
-    Rule("one way out", CODE, names_none("ClientSession"), but=WAYS_OUT),
+    Rule("one way out", CODE, names_none("ClientSession", "TCPConnector"), but=WAYS_OUT),
     Rule("a node has no fakes", CODE, imports_none("router.fake_evolution"), but=(*FAKES, "router/cli_fake*.py")),
     Rule("a fake knows no node", FAKES, of_ours_only("router.fake_evolution")),
     Rule("every task has an owner", CODE, task_creation, but=("actors/runtime/**.py",)),
@@ -396,7 +396,7 @@ PLANTED: dict[str, tuple[list[str], list[str]]] = {  # rule: what breaks it, wha
         ["actors/adapters/http/x.py | from aiohttp import web", "router/edge/x.py | import prometheus_client"],
     ),
     "one way out": (
-        ["router/api/x.py | aiohttp.ClientSession()", "actors/x.py | from aiohttp import ClientSession as Session"],
+        ["router/api/x.py | aiohttp.ClientSession()", "actors/x.py | from aiohttp import TCPConnector as Connector"],
         ["router/cli_listen.py | aiohttp.ClientSession()", "actors/adapters/http/x.py | aiohttp.ClientSession()"],
     ),
     "a node has no fakes": (

@@ -255,7 +255,7 @@ async def test_the_excerpt_is_short_and_printable(egress: HttpEgress, sink: Sink
 
 
 def test_nothing_else_opens_a_way_out() -> None:
-    """A ClientSession of its own would dial past the guard: only the egress builds one (and what is no node)."""
+    """Who connects by itself would dial past the guard: only the egress does (and what is no node)."""
     tools = {Path("router/cli_healthcheck.py"), Path("router/fake_evolution/posting.py")}
     allowed = {Path("actors/adapters/http/egress.py"), *tools}
     found = {
@@ -274,5 +274,6 @@ def _opens_a_way_out(tree: ast.Module) -> bool:
     imported = {
         alias.name for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names
     }
-    calls = {"ClientSession", "aiohttp.ClientSession", "aiohttp.request", "urlopen", "HTTPConnection"}
+    theirs = {"ClientSession", "TCPConnector"}
+    calls = {*theirs, *(f"aiohttp.{name}" for name in theirs), "aiohttp.request", "urlopen", "HTTPConnection"}
     return bool(calls & (names | attributes | imported))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.adapters.http import egress as egress_module
+from actors.adapters.http import exchange as exchange_module
 from actors.adapters.http.egress import ANSWER_BYTES_MAX, HttpEgress
 from actors.core.addresses import Guard
 from actors.core.outcome import Answered, Failed
@@ -205,7 +205,7 @@ async def test_endless_interim_answers_are_cut(egress: HttpEgress, sink: Sink) -
 
 async def test_a_tls_handshake_that_hangs(egress: HttpEgress, monkeypatch: pytest.MonkeyPatch) -> None:
     """Part of the connect, and bounded with it."""
-    monkeypatch.setattr(egress_module, "CONNECT_S", 0.2)
+    monkeypatch.setattr(exchange_module, "CONNECT_S", 0.2)
     async with aclosing(HttpEgress(Guard(loopback_allowed=True))) as impatient, Sink() as silent:
         await impatient.start()
         request = OutboundRequest(
