@@ -69,9 +69,10 @@ async def test_who_answers_before_the_body_has_left_gets_no_more_on_that_connect
         let_go.set()
 
 
-async def test_a_connection_that_owes_an_answer_is_not_used_again(egress: HttpEgress) -> None:
-    """An answer that comes too late is nobody's."""
-    late = asyncio.Event()
+@pytest.mark.parametrize("patience_s", [0.1, None], ids=["too late", "cancelled"])
+async def test_a_connection_that_owes_an_answer_is_not_used_again(egress: HttpEgress, patience_s: float | None) -> None:
+    """An answer that comes when nobody waits for it is not the next request's."""
+    asked, late = asyncio.Event(), asyncio.Event()
     connections = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -79,14 +80,19 @@ async def test_a_connection_that_owes_an_answer_is_not_used_again(egress: HttpEg
         connections += 1
         await reader.readuntil(b"\r\n\r\n{}")
         if connections == 1:
+            asked.set()
             await late.wait()
             writer.write(ACCEPTED.replace(b"202 Accepted", b"500 Late"))
         else:
             writer.write(ACCEPTED)
 
     async with serving(serve) as url:
-        outcome = await egress.send(post(url, timeout_s=0.1))
-        assert isinstance(outcome, Failed)
+        first = asyncio.ensure_future(egress.send(post(url, timeout_s=patience_s or 5.0)))
+        await asked.wait()
+        if patience_s is None:
+            first.cancel()
+        await asyncio.wait([first])
+        assert first.cancelled() or isinstance(first.result(), Failed)
         late.set()
         second = await egress.send(post(url))
         assert isinstance(second, Answered)
