@@ -57,7 +57,9 @@ class Committer(Generic[Q, A]):
         self._meters = meters
         self.on_committed: Callable[[Sequence[Q], Sequence[A | StoreAway]], None] = lambda _requests, _answers: None
         self._waiting: deque[_Batch[Q]] = deque()
-        self._queued_bytes = 0
+        self._open: _Batch[Q] | None = None
+        """The last of them, while whoever comes may join it without another look."""
+        self._room_bytes = QUEUE_BYTES_MAX
         self._calls = 0
         self._under_way = 0
         self._armed = False
@@ -74,28 +76,16 @@ class Committer(Generic[Q, A]):
 
     def submit(self, request: Q, size_bytes: int, answer: Answer) -> None:
         """Queue a request; `answer` is called once, in the order of submission. Raises Overloaded when full."""
-        now, waiting = self._clock.monotonic(), self._waiting
-        if not waiting:
-            self._idle.clear()
-            waiting.append(_Batch(now))
-        elif self._queued_bytes + size_bytes > QUEUE_BYTES_MAX or now - waiting[0].since > QUEUE_AGE_S_MAX:
-            raise Overloaded(f"the {self._name} queue is full")
-        batch = waiting[-1]
-        if len(batch.requests) >= BATCH_REQUESTS_MAX or batch.size_bytes >= BATCH_BYTES_MAX:
-            batch = _Batch(now)
-            waiting.append(batch)
-        batch.requests.append(request)
+        batch = self._open
+        if batch is None or size_bytes > self._room_bytes:
+            batch = self._opened(size_bytes)
+        requests = batch.requests
+        requests.append(request)
         batch.unanswered.append(answer)
         batch.size_bytes += size_bytes
-        self._queued_bytes += size_bytes
-        if not self._armed:
-            self._armed = True
-            if self._calls:
-                self._clock.call_at(now + GATHER_S, self._leave)
-            elif self._last_batch >= BUSY_BATCH:
-                self._clock.call_at(now + BUSY_GATHER_S, self._leave)
-            else:
-                self._call_soon(self._leave)
+        self._room_bytes -= size_bytes
+        if len(requests) >= BATCH_REQUESTS_MAX or batch.size_bytes >= BATCH_BYTES_MAX:
+            self._open = None
 
     async def ask(self, request: Q, size_bytes: int = 0) -> A:
         """Submit and wait for the answer. Raises what the store raised."""
@@ -107,12 +97,39 @@ class Committer(Generic[Q, A]):
         """Wait until nothing is queued and no call is under way."""
         await self._idle.wait()
 
+    def _opened(self, size_bytes: int) -> _Batch[Q]:
+        """A batch with room. Raises Overloaded."""
+        now, waiting = self._clock.monotonic(), self._waiting
+        if not waiting:
+            self._idle.clear()
+        elif size_bytes > self._room_bytes or now - waiting[0].since > QUEUE_AGE_S_MAX:
+            raise Overloaded(f"the {self._name} queue is full")
+        if not waiting or waiting[-1].is_full:
+            waiting.append(_Batch(now))
+        batch = waiting[-1]
+        if self._calls < self._calls_max:  # else it leaves when one of them has ended, and until then gets old
+            self._open = batch
+            self._arm(now)
+        return batch
+
+    def _arm(self, now: float) -> None:
+        if self._armed:
+            return
+        self._armed = True
+        if self._calls:
+            self._clock.call_at(now + GATHER_S, self._leave)
+        elif self._last_batch >= BUSY_BATCH:
+            self._clock.call_at(now + BUSY_GATHER_S, self._leave)
+        else:
+            self._call_soon(self._leave)
+
     def _leave(self) -> None:
         """Send what has gathered, in as many calls as the bounds want."""
         self._armed = False
+        self._open = None
         while self._waiting and self._calls < self._calls_max:
             batch = self._waiting.popleft()
-            self._queued_bytes -= batch.size_bytes
+            self._room_bytes += batch.size_bytes
             self._last_batch = len(batch.requests)
             self._calls += 1
             self._under_way += len(batch.requests)
@@ -162,6 +179,11 @@ class _Batch(Generic[Q]):
         self.unanswered: deque[Answer] = deque()
         self.size_bytes = 0
         self.since = since
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody may join any more."""
+        return len(self.requests) >= BATCH_REQUESTS_MAX or self.size_bytes >= BATCH_BYTES_MAX
 
     def answer_all(self, outcomes: Sequence[Any]) -> None:
         """Give each caller its outcome, in order; one that raises at it takes no other's away."""

@@ -198,6 +198,45 @@ async def test_the_queue_is_bounded_in_bytes() -> None:
 
 
 @in_virtual_time
+async def test_a_batch_that_gathers_is_bounded_with_the_queue() -> None:
+    """Who joins a batch that is about to leave is looked at like who begins one."""
+    async with Stage() as stage:
+        rig = Rig(stage)
+        rig.submit(1, QUEUE_BYTES_MAX - 100)
+        rig.submit(2, 50)
+        with pytest.raises(Overloaded):
+            rig.submit(3, 51)
+        rig.submit(4, 50)
+        await rig.committer.drained()
+        assert rig.store.batches == [[1], [2, 4]]
+
+
+@in_virtual_time
+async def test_many_batches_at_once_are_bounded_in_calls() -> None:
+    """Those for which there is no call wait until one has ended."""
+    async with Stage() as stage:
+        rig = Rig(stage)
+        for request in range(BATCH_REQUESTS_MAX * (CALLS_MAX + 2)):
+            rig.submit(request)
+        await rig.committer.drained()
+        assert rig.store.under_way_max == CALLS_MAX
+        assert [len(batch) for batch in rig.store.batches] == [BATCH_REQUESTS_MAX] * (CALLS_MAX + 2)
+
+
+@in_virtual_time
+async def test_a_batch_that_waits_for_a_call_is_bounded_too() -> None:
+    """However long it has to wait, it goes in calls of the usual size."""
+    async with Stage() as stage:
+        rig = Rig(stage)
+        await rig.fill_calls()
+        for request in range(100, 100 + BATCH_REQUESTS_MAX + 1):
+            rig.submit(request)
+        rig.store.gate.set()
+        await rig.committer.drained()
+        assert [len(batch) for batch in rig.store.batches[CALLS_MAX:]] == [BATCH_REQUESTS_MAX, 1]
+
+
+@in_virtual_time
 async def test_an_empty_queue_takes_any_size() -> None:
     """What is larger than the bound would never find room otherwise."""
     async with Stage() as stage:
