@@ -194,7 +194,8 @@ class InventoryFlow:
             if moved:
                 continue
             try:
-                async with asyncio.timeout(AGAIN_S if self._stream_fault else IDLE_S):
+                unused = self._home.opened is None
+                async with asyncio.timeout(AGAIN_S if unused or self._stream_fault else IDLE_S):
                     await self._woken.wait()
             except TimeoutError:
                 pass

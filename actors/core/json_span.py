@@ -80,9 +80,11 @@ def locate(text: bytes, path: Sequence[str]) -> Span | None:
     return _descend(text, len(text) - len(text.lstrip()), path)[0]
 
 
-def replace(text: bytes, path: Sequence[str], value: bytes) -> bytes | None:
-    """The text with that value replaced, or None when the path leads nowhere."""
-    old = value_at(text, path)
+def replace(text: bytes, path: Sequence[str], value: bytes, old: bytes | None = None) -> bytes | None:
+    """The text with that value replaced, or None when the path leads nowhere. `old` is what is there, if that is
+    known."""
+    if old is None:
+        old = value_at(text, path)
     if old is None:
         return None
     start = text.find(old)

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import msgspec
 
-from actors.core.aggregation import FieldPath, aggregate, joinable, parse_path
+from actors.core.aggregation import aggregate, joinable, parse_path
 from actors.core.json_span import replace, value_at
 from actors.core.message_order import in_order
 from actors.core.policy import BufferOptions, Policy, Reason
@@ -40,9 +40,10 @@ def render(policy: Policy, *, key: str, reason: Reason, messages: Sequence[Store
     if options.aggregate_field is None:
         return newest if options.format == "merged" else _envelope(key, reason, messages, None)
     path = parse_path(options.aggregate_field)
-    aggregated = _aggregated(options, path, messages)
+    values = [value_at(payload, path) for _, _, payload in messages]
+    aggregated = _aggregated(options, values)
     if aggregated is not None and options.format != "envelope":
-        merged = replace(newest, path, aggregated)
+        merged = replace(newest, path, aggregated, values[-1])
         if merged is not None:
             return merged
     return _envelope(key, reason, messages, aggregated)
@@ -60,11 +61,11 @@ def _second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
-def _aggregated(options: BufferOptions, path: FieldPath, messages: Sequence[StoredMessage]) -> bytes | None:
-    values = [value for _, _, payload in messages if (value := value_at(payload, path)) is not None]
+def _aggregated(options: BufferOptions, values: Sequence[bytes | None]) -> bytes | None:
+    found = [value for value in values if value is not None]
     if options.aggregate == "join":
-        values = [value for value in values if joinable(value)]
-    return aggregate(values, options.aggregate, options.separator) if values else None
+        found = [value for value in found if joinable(value)]
+    return aggregate(found, options.aggregate, options.separator) if found else None
 
 
 def _envelope(key: str, reason: Reason, messages: Sequence[StoredMessage], aggregated: bytes | None) -> bytes:

@@ -58,10 +58,14 @@ def fresh(trace: int, span: int, flags: int = SAMPLED) -> Trace:
 
 def derived(seed: str) -> Trace:
     """The trace of something that came without one, the same for the same seed (a delivery id): retries share it."""
-    digest = blake2b(seed.encode(), digest_size=24).digest()
-    return fresh(int.from_bytes(digest[:16], "big"), int.from_bytes(digest[16:], "big"))
+    digits = blake2b(seed.encode(), digest_size=24).hexdigest()
+    return Trace(_some(digits[:32]), _some(digits[32:]))
 
 
 def _hex(value: int, digits: int) -> str:
-    # All zeros means "none" in the specification, so the one value in 2^64 that would say that becomes 1.
-    return f"{value % (1 << 4 * digits) or 1:0{digits}x}"
+    return _some(f"{value % (1 << 4 * digits):0{digits}x}")
+
+
+def _some(digits: str) -> str:
+    """All zeros means "none" in the specification, so the one value in 2^64 that would say that becomes 1."""
+    return digits if digits.strip("0") else digits[:-1] + "1"

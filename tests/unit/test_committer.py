@@ -17,9 +17,9 @@ from actors.committer import (
     GATHER_S,
     QUEUE_AGE_S_MAX,
     QUEUE_BYTES_MAX,
-    Committer,
 )
 from actors.ports import Overloaded, StoreAway
+from tests.support.commit_rig import Rig
 from tests.support.doubles import Stage, observed
 from tests.support.until import passing
 from tests.support.virtual_time import complaints_expected, in_virtual_time, ticks
@@ -27,67 +27,6 @@ from tests.support.virtual_time import complaints_expected, in_virtual_time, tic
 
 class Refused(Exception):
     """What a store raises that waiting does not mend."""
-
-
-class Store:
-    """Answers each request with its negative after `takes_s`; `failing` is raised instead, `gate` closed holds all."""
-
-    def __init__(self, stage: Stage, takes_s: float = 0.001) -> None:
-        self._clock = stage.clock
-        self.takes_s = takes_s
-        self.failing: BaseException | None = None
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.batches: list[list[int]] = []
-        self.called_at: list[float] = []
-        self.under_way = 0
-        self.under_way_max = 0
-        self.finished = 0
-
-    async def commit(self, requests: Sequence[int]) -> Sequence[int]:
-        """One call."""
-        self.batches.append(list(requests))
-        self.called_at.append(self._clock.monotonic())
-        self.under_way += 1
-        self.under_way_max = max(self.under_way_max, self.under_way)
-        failing, takes_s = self.failing, self.takes_s
-        try:
-            await self.gate.wait()
-            await passing(takes_s)
-            if failing is not None:
-                raise failing
-            return [-request for request in requests]
-        finally:
-            self.under_way -= 1
-            self.finished += 1
-
-
-class Rig:
-    """A committer over a `Store`; `answers` is what each request got, in the order of answering."""
-
-    def __init__(self, stage: Stage, takes_s: float = 0.001) -> None:
-        self.stage = stage
-        self.store = Store(stage, takes_s)
-        self.committer: Committer[int, int] = Committer(
-            "append", self.store.commit, stage.supervisor, stage.clock, stage.meters
-        )
-        self.answers: list[tuple[int, Any]] = []
-
-    def submit(self, request: int, size_bytes: int = 1) -> None:
-        """Submit a request and note its answer."""
-        self.committer.submit(request, size_bytes, lambda outcome: self.answers.append((request, outcome)))
-
-    def hold(self) -> None:
-        """Let the store take calls and answer none."""
-        self.store.gate.clear()
-
-    async def fill_calls(self) -> None:
-        """Have as many calls under way as there may be, so that what comes now stays in the queue."""
-        self.hold()
-        for number in range(CALLS_MAX):
-            self.submit(number)
-            await passing(2 * GATHER_S)
-        assert self.store.under_way == CALLS_MAX
 
 
 @in_virtual_time

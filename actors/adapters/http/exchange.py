@@ -28,7 +28,8 @@ READ_BUFFER_BYTES = 16 * 1024
 DESTINATIONS_MAX = 1024
 """Of so many URLs it is remembered what they mean."""
 
-_DEFAULTS = (("accept", "Accept: */*\r\n"), ("accept-encoding", "Accept-Encoding: identity\r\n"))
+_DEFAULTS = {"accept": "Accept: */*\r\n", "accept-encoding": "Accept-Encoding: identity\r\n"}
+_ALL_DEFAULTS = "".join(_DEFAULTS.values())
 _SCHEMES = frozenset(("http", "https"))
 _BODYLESS = frozenset(("GET", "HEAD", "DELETE"))
 """Methods that say nothing of a body which they do not have."""
@@ -71,14 +72,20 @@ class Keep(Struct, frozen=True):
 def head_of(request: OutboundRequest, to: Destination) -> bytes:
     """The head as it is sent. Raises ValueError for a header that would end its line."""
     headers = request.headers
-    theirs = {name.lower() for name in headers}
-    defaults = "".join([line for name, line in _DEFAULTS if name not in theirs])
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
+    lines = "\r\n".join(map(": ".join, headers.items()))
+    ends = max(len(headers) - 1, 0)
+    if lines.count("\n") != ends or lines.count("\r") != ends or "\0" in lines:
         raise ValueError("a line end in a header")
+    if lines:
+        lines += "\r\n"
+    if not _DEFAULTS.keys().isdisjoint(map(str.lower, headers)):
+        said = set(map(str.lower, headers))
+        lines += "".join([line for name, line in _DEFAULTS.items() if name not in said])
+    else:
+        lines += _ALL_DEFAULTS
     size = len(request.body)
     length = f"Content-Length: {size}\r\n" if size or request.method not in _BODYLESS else ""
-    return f"{request.method} {to.target} HTTP/1.1\r\nHost: {to.host}\r\n{defaults}{lines}{length}\r\n".encode()
+    return f"{request.method} {to.target} HTTP/1.1\r\nHost: {to.host}\r\n{lines}{length}\r\n".encode()
 
 
 @lru_cache
