@@ -25,6 +25,8 @@ from actors.egress_ports import OutboundRequest
 CONNECT_S = 3.0
 """Lookup, TCP and TLS together."""
 READ_BUFFER_BYTES = 16 * 1024
+JOINED_BYTES_MAX = 64 * 1024
+"""Up to here one piece is cheaper to write than two."""
 DESTINATIONS_MAX = 1024
 """Of so many URLs it is remembered what they mean."""
 
@@ -148,7 +150,11 @@ class Exchange:
         if not request.may_start():
             raise Forbidden
         self.written = True
-        transport.writelines((head, request.body) if request.body else (head,))
+        body = request.body
+        if len(body) <= JOINED_BYTES_MAX:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
 
     async def _awaited(self) -> StreamReader:
         """Wait for the answer, past those that only say that there will be one; gives its body."""
