@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -17,6 +15,7 @@ from actors.core.addresses import Guard
 from actors.core.outcome import Answered, Failed
 from actors.egress_ports import OutboundRequest
 from tests.support.behaviours import Drip, Flood, GzipBomb, Hang, Raw, Reply, Reset
+from tests.support.certificate import self_signed
 from tests.support.sink import Sink
 
 PAGE_BYTES = 4096
@@ -220,17 +219,7 @@ async def test_a_tls_handshake_that_hangs(egress: HttpEgress, monkeypatch: pytes
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
 async def test_an_untrusted_certificate(egress: HttpEgress, tmp_path: Path) -> None:
     """Certificates are checked: nothing is sent to a host that cannot prove its name."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(  # noqa: S603  a test's own short command
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    context, _ = self_signed(tmp_path)
     async with Sink(tls=context) as sink:
         outcome = await egress.send(post(sink))
         assert isinstance(outcome, Failed)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
 
+import aiohttp
 import pytest
 
 from actors.adapters.http.egress import HttpEgress
@@ -13,6 +17,7 @@ from actors.core.addresses import Guard
 from actors.core.outcome import Answered, Failed
 from actors.egress_ports import OutboundRequest
 from tests.support.behaviours import OK, Drip
+from tests.support.certificate import self_signed
 from tests.support.sink import Sink
 
 ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
@@ -124,3 +129,17 @@ async def test_a_body_of_which_the_kernel_takes_a_part_arrives_whole(egress: Htt
         outcome = await egress.send(post(url, body, timeout_s=20.0))
         assert isinstance(outcome, Answered)
     assert arrived == [body]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+async def test_a_trusted_certificate(egress: HttpEgress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over TLS all is the same: bodies of any size arrive whole, one after the other on one connection."""
+    server, certificate = self_signed(tmp_path)
+    client = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", client)
+    async with Sink(tls=server) as sink:
+        for size in (2, 3_000_000, 70_000, 0):
+            outcome = await egress.send(post(sink.url(), bytes(size)))
+            assert isinstance(outcome, Answered), outcome
+        assert [len(request.body) for request in sink.requests] == [2, 3_000_000, 70_000, 0]
+        assert sink.connections == 1
