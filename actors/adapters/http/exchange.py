@@ -167,14 +167,14 @@ class Exchange:
     async def _read(self, body: StreamReader, keep: Keep) -> bool:
         """Read to the end or to the cap; whether that was the end, so that the connection can be used again."""
         kept, read = self.kept, 0
-        while read < keep.read_bytes:
+        while not body.at_eof():
+            if read >= keep.read_bytes:
+                return False
             piece = await body.readany()
-            if not piece:
-                return True
             if read < keep.bytes:
                 kept += piece[: keep.bytes - read]
             read += len(piece)
-        return False
+        return True
 
     def _expire(self) -> None:
         error = TimeoutError()
