@@ -25,8 +25,11 @@ from actors.egress_ports import OutboundRequest
 CONNECT_S = 3.0
 """Lookup, TCP and TLS together."""
 READ_BUFFER_BYTES = 16 * 1024
-JOINED_BYTES_MAX = 64 * 1024
-"""Up to here one piece is cheaper to write than two."""
+SMALL_BYTES_MAX = 16 * 1024
+"""The kernel takes at once what is no longer than that, and one piece is cheaper to write than two."""
+PIECE_BYTES = 256 * 1024
+"""So much of a long body is written, and over TLS encrypted, before others have their turn."""
+CONNECTIONS_TRIED = 3
 DESTINATIONS_MAX = 1024
 """Of so many URLs it is remembered what they mean."""
 
@@ -99,7 +102,7 @@ class Exchange:
     """One of them. Once it is `answered`, `answer` holds status line and headers, whatever came of the rest, and `kept`
     the beginning of the body. `written`: whether any of the request has left."""
 
-    __slots__ = ("_body", "_protocol", "answer", "answered", "kept", "written")
+    __slots__ = ("_body", "_is_late", "_protocol", "answer", "answered", "kept", "written")
 
     def __init__(self) -> None:
         self.written = False
@@ -108,6 +111,7 @@ class Exchange:
         self.kept = bytearray()
         self._protocol: ResponseHandler
         self._body: StreamReader | None = None
+        self._is_late = False
 
     async def run(
         self, connector: aiohttp.BaseConnector, to: Destination, request: OutboundRequest, keep: Keep
@@ -117,44 +121,37 @@ class Exchange:
         loop = to.dialled.loop
         ends_at = loop.time() + request.timeout_s
         head = head_of(request, to)
-        connection = await _connected(connector, to, request.timeout_s)
+        connection, self._protocol, transport = await _connected(connector, to, request, ends_at)
         whole = False
-        late: asyncio.TimerHandle | None = None
+        late = loop.call_at(ends_at, self._expire)
         try:
-            if connection.protocol is None:
-                raise aiohttp.ServerDisconnectedError
-            protocol = self._protocol = connection.protocol
-            protocol.set_response_params(
-                skip_payload=request.method == "HEAD",
-                read_until_eof=True,
-                auto_decompress=False,
-                read_bufsize=READ_BUFFER_BYTES,
-            )
-            late = loop.call_at(ends_at, self._expire)
-            self._write(request, head)
+            # In the turn in which the first of it is written: a process can be frozen while it connects, and between
+            # any two turns of its loop. What is written in a turn the loop hands to the kernel in the same.
+            if not request.may_start():
+                raise Forbidden
+            self.written = True
+            if len(request.body) <= SMALL_BYTES_MAX:
+                transport.write(head + request.body)
+            else:
+                await self._write_long(transport, head, request.body)
             whole = await self._read(await self._awaited(), keep)
         finally:
-            if late is not None:
-                late.cancel()
-            if whole and _has_sent_all(connection):
+            late.cancel()
+            if whole and _has_left(request, to, transport):
                 connection.release()
             else:
+                if len(request.body) > SMALL_BYTES_MAX:
+                    transport.abort()  # else it would stay in memory for as long as the other side does not read
                 connection.close()
 
-    def _write(self, request: OutboundRequest, head: bytes) -> None:
-        """Write head and body, or nothing: a process can be frozen while it connects, and between any two turns of its
-        loop. What is written in a turn the loop hands to the kernel in the same."""
-        transport = self._protocol.transport
-        if transport is None:
-            raise aiohttp.ServerDisconnectedError
-        if not request.may_start():
-            raise Forbidden
-        self.written = True
-        body = request.body
-        if len(body) <= JOINED_BYTES_MAX:
-            transport.write(head + body)
-        else:
-            transport.writelines((head, body))
+    async def _write_long(self, transport: asyncio.WriteTransport, head: bytes, body: bytes) -> None:
+        transport.write(head)
+        pieces = memoryview(body)
+        for at in range(0, len(body), PIECE_BYTES):
+            transport.write(pieces[at : at + PIECE_BYTES])
+            await asyncio.sleep(0)
+            if self._is_late or transport.is_closing():
+                break  # whoever waits for the answer learns why
 
     async def _awaited(self) -> StreamReader:
         """Wait for the answer, past those that only say that there will be one; gives its body."""
@@ -162,6 +159,8 @@ class Exchange:
             message, body = await self._protocol.read()
             if message.code not in _INTERIM:
                 self.answer, self.answered, self._body = message, True, body
+                if self._is_late:
+                    body.set_exception(TimeoutError())
                 return body
 
     async def _read(self, body: StreamReader, keep: Keep) -> bool:
@@ -177,22 +176,44 @@ class Exchange:
         return True
 
     def _expire(self) -> None:
+        self._is_late = True
         error = TimeoutError()
         self._protocol.set_exception(error)
         if self._body is not None:
             self._body.set_exception(error)
 
 
-async def _connected(connector: aiohttp.BaseConnector, to: Destination, within_s: float) -> Connection:
-    try:
-        return await connector.connect(to.dialled, [], _to_connect(min(CONNECT_S, within_s)))
-    except TimeoutError as error:
-        if within_s <= CONNECT_S:
-            raise
-        raise aiohttp.ConnectionTimeoutError from error
+async def _connected(
+    connector: aiohttp.BaseConnector, to: Destination, request: OutboundRequest, ends_at: float
+) -> tuple[Connection, ResponseHandler, asyncio.Transport]:
+    """A connection on which nobody has said anything that was not asked for: it would be taken for the answer."""
+    for _ in range(CONNECTIONS_TRIED):
+        within_s = ends_at - to.dialled.loop.time()
+        if within_s <= 0:
+            raise TimeoutError
+        try:
+            connection = await connector.connect(to.dialled, [], _to_connect(min(CONNECT_S, within_s)))
+        except TimeoutError as error:
+            if request.timeout_s <= CONNECT_S:
+                raise
+            raise aiohttp.ConnectionTimeoutError from error
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is not None and transport is not None:
+            protocol.set_response_params(
+                skip_payload=request.method == "HEAD",
+                read_until_eof=True,
+                auto_decompress=False,
+                read_bufsize=READ_BUFFER_BYTES,
+            )
+            if not protocol.should_close:
+                return connection, protocol, transport
+        connection.close()
+    raise aiohttp.ServerDisconnectedError
 
 
-def _has_sent_all(connection: Connection) -> bool:
-    """Whether the kernel has all of the request: who answers before it has read that may read no more."""
-    transport = connection.transport
-    return transport is not None and not transport.get_write_buffer_size()
+def _has_left(request: OutboundRequest, to: Destination, transport: asyncio.WriteTransport) -> bool:
+    """Whether the kernel has all of the request: who answers before it has read that may read no more. What TLS has of
+    a long one nobody can tell."""
+    if to.dialled.is_ssl():
+        return len(request.body) <= SMALL_BYTES_MAX
+    return not transport.is_closing() and not transport.get_write_buffer_size()
