@@ -155,7 +155,7 @@ async def test_messages_that_meet_a_closing_batch_find_a_place(client: Client, s
     """inngest updateDebounce.lua: while a flush was in progress the script said "make a new one", and the reschedule
     was left to do outside of it. Here append, dedupe, deadline and cap are one script: each message is in one batch."""
     ledger = Ledger()
-    keys = [f"{key}-{number}" for number in range(4)]
+    sizes = {f"{key}-{number}": 1000 if number % 2 else 7 for number in range(4)}  # some close by time, some by size
     ends_at = time.time() + 1.0
 
     async def stream(each: str) -> None:
@@ -164,13 +164,13 @@ async def test_messages_that_meet_a_closing_batch_find_a_place(client: Client, s
             name = f"{each}.{number}"
             mode = "debounce" if number % 2 else "window"
             answer = await client.send(
-                sink.url(), each, {}, wait_time=0.05, max_wait=0.06, mode=mode, message_id=name, max_size=7
+                sink.url(), each, {}, wait_time=0.05, max_wait=0.06, mode=mode, message_id=name, max_size=sizes[each]
             )
             assert not answer["duplicate"]
             ledger.note(each, name, acknowledged=True)
             number += 1
 
-    await asyncio.gather(*map(stream, keys))
+    await asyncio.gather(*map(stream, sizes))
     await until(
         lambda: sum(int(each.headers["x-buffer-size"]) for each in sink.requests) >= len(ledger.acknowledged),
         what="all arrive",
