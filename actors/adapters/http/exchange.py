@@ -2,7 +2,7 @@
 
 aiohttp finds, secures and keeps the connections and parses what comes back. Its session makes each request out of
 dictionaries, cookies, redirects and a task of its own, none of which is wanted here: that would be a third of what a
-whole delivery costs [measured]. Ours are the head, one write, and one deadline.
+whole delivery costs [measured]. Ours are the head, the writing, and one deadline.
 Invariants: nothing is written unless it may start, asked in the same turn of the loop; nothing is sent twice; a
 connection is used again only after a whole answer to a whole request. Knows aiohttp 3.14's `ResponseHandler`.
 """
@@ -30,6 +30,7 @@ SMALL_BYTES_MAX = 16 * 1024
 PIECE_BYTES = 256 * 1024
 """So much of a long body is written, and over TLS encrypted, before others have their turn."""
 CONNECTIONS_TRIED = 3
+"""So many connections on which the other side speaks unasked, and then it is given up."""
 DESTINATIONS_MAX = 1024
 """Of so many URLs it is remembered what they mean."""
 
