@@ -25,14 +25,15 @@ from actors.core.webhook_target import BadTarget, check_headers, check_secret, l
 from actors.forwarding import Forwarding
 from actors.ownership import Ownership
 from actors.ports import Appended, Entry, ListCursor, NothingOpen, OpenBatch
-from router.edge.body import JsonBody, check_type
+from actors.runtime.outcome import Tell
+from router.edge.body import JsonBody, announces_json, check_type
 from router.edge.errors import BadInput, NotFound
-from router.edge.handlers import body_endpoint, endpoint, hot
+from router.edge.handlers import Soon, body_endpoint, endpoint, hot
 from router.edge.idempotency import Idempotency, derived_id
 from router.edge.openapi import Operation
 from router.edge.paging import Cursor, Page
 from router.edge.query import Query
-from router.edge.usecase import Asked, Call, Reply, RequestHeaders
+from router.edge.usecase import Call, Reply, RequestHeaders, ToReply, asked
 
 TAG = "buffers"
 KEY_PATH = {"key": "The buffer's key, percent-encoded."}
@@ -159,12 +160,19 @@ class BufferRoutes:
         """Answer `POST /api/v1/message`, once the message is stored."""
         taken = self._taken(body, headers)
         return await self._idempotency.once(
-            "POST", body, headers, lambda scope: self._store(taken, headers.trace, scope).done()
+            "POST", body, headers, lambda scope: asked(partial(self._store, taken, headers.trace, scope))
         )
 
-    def accept_soon(self, _params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[Appended] | None:
+    def accept_soon(self, _params: Mapping[str, str], headers: RequestHeaders) -> Soon | None:
         """The same, unless there is an idempotency key."""
-        return None if headers.idempotency_key else self._store(self._taken(body, headers), headers.trace, None)
+        if headers.idempotency_key or not announces_json(headers):
+            return None
+        trace = headers.trace
+
+        def accept(body: bytes, tell: Tell[Appended]) -> ToReply[Appended]:
+            return self._store(self._terms.recall(body) or self._learned(body, headers), trace, None, tell)
+
+        return accept
 
     @Operation(summary="List open batches", tag=TAG, query=Page, responses={200: BufferPage}, errors=(503,))
     async def list_buffers(self, call: Call) -> Reply:
@@ -218,13 +226,13 @@ class BufferRoutes:
 
     def _taken(self, body: bytes, headers: RequestHeaders) -> Taken:
         check_type(headers)
-        taken = self._terms.recall(body)
-        if taken is None:
-            accepted = intake.accept(_MESSAGE.decode(body, headers))
-            taken = self._terms.learn(body, accepted, self._target(accepted.message))
-        return taken
+        return self._terms.recall(body) or self._learned(body, headers)
 
-    def _store(self, taken: Taken, trace: str, scope: str | None) -> Asked[Appended]:
+    def _learned(self, body: bytes, headers: RequestHeaders) -> Taken:
+        accepted = intake.accept(_MESSAGE.decode(body, headers))
+        return self._terms.learn(body, accepted, self._target(accepted.message))
+
+    def _store(self, taken: Taken, trace: str, scope: str | None, tell: Tell[Appended]) -> ToReply[Appended]:
         terms, message_id = taken.terms, taken.message_id
         dedupe: bytes | str
         if message_id is not None:
@@ -240,7 +248,8 @@ class BufferRoutes:
             trace=trace,
             batch_id=self._ids.delivery_id(terms.partition),
         )
-        return Asked(partial(self._forwarding.submit, entry), partial(_stored, message_id, terms.max_size))
+        self._forwarding.submit(entry, tell)
+        return partial(_stored, message_id, terms.max_size)
 
     async def _flush(self, key: str, scope: str | None) -> Reply:
         batch_id = None

@@ -19,12 +19,13 @@ from actors.core.cache_names import PATTERN_BYTES_MAX, CacheNames, pattern_fault
 from actors.core.recent import Recent
 from actors.core.ttl import Ttl, parse_ttl_ms
 from actors.near_cache import Entry
+from actors.runtime.outcome import Tell
 from router.edge.answer import Ready, ready
 from router.edge.conditions import Tags, if_match, if_none_match, matches_strongly, matches_weakly
 from router.edge.errors import BadInput, Conflict, NotFound, Problem
 from router.edge.paging import Cursor, Limit, Token
 from router.edge.query import Query
-from router.edge.usecase import Asked, Reply, RequestHeaders
+from router.edge.usecase import Reply, RequestHeaders, ToReply
 
 TAG = "cache"
 ABOUT = "Keys and JSON values: two APIs, one store, and a near cache that knows when it is fresh."
@@ -102,23 +103,23 @@ class Entries:
 
         Raises `BadInput`, `Conflict` (no string), 412.
         """
-        return _changed(key, await self.cache.write(self._write(op, key, headers, value, ttl_ms, "")))
+        return _changed(key, await self.cache.write(self.write_of(op, key, headers, value, ttl_ms)))
 
-    def storing(
-        self, key: str, headers: RequestHeaders, value: bytes, ttl_ms: int, reply: Reply, once: str = ""
-    ) -> Asked[WriteOutcome]:
-        """The same of a value that is stored, answered with `reply`. Raises `BadInput`, 412."""
-        write = self._write("set", key, headers, value, ttl_ms, once)
+    def store(self, write: CacheWrite, reply: Reply, tell: Tell[WriteOutcome]) -> ToReply[WriteOutcome]:
+        """Do one write of `write_of`; gives what answers it with `reply`, or raises as `change` does."""
+        key = write.key
 
         def answer(outcome: WriteOutcome) -> Reply:
             _changed(key, outcome)
             return reply
 
-        return Asked(partial(self.cache.submit, write), answer)
+        self.cache.submit(write, tell)
+        return answer
 
-    def _write(
-        self, op: WriteOp, key: str, headers: RequestHeaders, value: bytes, ttl_ms: int, once: str
+    def write_of(
+        self, op: WriteOp, key: str, headers: RequestHeaders, value: bytes = b"", ttl_ms: int = 0, once: str = ""
     ) -> CacheWrite:
+        """One write under the request's preconditions. Raises `BadInput`, 412."""
         self.check(key)
         wanted = unwanted = ""
         if _is_conditional(headers):

@@ -7,6 +7,7 @@ Its words and shapes; times to live are Go durations, `none` for ever, instants 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from actors.cache_ports import NEVER, WriteOutcome
 from actors.core.rendering import rfc3339
 from actors.core.ttl import as_duration
 from actors.near_cache import Entry
+from actors.runtime.outcome import Tell
 from router.api.cache import (
     DELETED,
     FLUSHED,
@@ -36,9 +38,9 @@ from router.api.cache import (
     said_ms,
 )
 from router.edge.body import JsonBody
-from router.edge.handlers import KEY, endpoint, hot, key_endpoint, unlisted
+from router.edge.handlers import KEY, Soon, endpoint, hot, key_endpoint, unlisted
 from router.edge.openapi import Operation
-from router.edge.usecase import Asked, Call, Reply, RequestHeaders
+from router.edge.usecase import Call, Reply, RequestHeaders, ToReply, asked
 
 ROOT = "/api/v1/cache"
 EXPIRY_SET = "Expiración actualizada"
@@ -160,11 +162,11 @@ class DurationRoutes:
     )
     async def put(self, key: str, body: bytes, headers: RequestHeaders) -> Reply:
         """Answer `PUT /api/v1/cache/{key}`."""
-        return await self._put(key, body, headers).done()
+        return await asked(partial(self._put, key, headers, body))
 
-    def put_soon(self, params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[WriteOutcome]:
+    def put_soon(self, params: Mapping[str, str], headers: RequestHeaders) -> Soon:
         """The same."""
-        return self._put(params[KEY], body, headers)
+        return partial(self._put, params[KEY], headers)
 
     @Operation(
         summary="Delete a key",
@@ -249,11 +251,11 @@ class DurationRoutes:
         check_unconditional(call.headers)
         return Reply(200, _encode(Emptied(FLUSHED, await self._entries.walks.flush())))
 
-    def _put(self, key: str, body: bytes, headers: RequestHeaders) -> Asked[WriteOutcome]:
+    def _put(self, key: str, headers: RequestHeaders, body: bytes, tell: Tell[WriteOutcome]) -> ToReply[WriteOutcome]:
         request = _PUT.decode(body, headers)
         ttl_ms = self._entries.ttl_ms(request.ttl)
-        reply = Reply(200, _encode(PutAnswer(STORED, key, as_duration(ttl_ms))))
-        return self._entries.storing(key, headers, bytes(request.value), ttl_ms, reply)
+        write = self._entries.write_of("set", key, headers, bytes(request.value), ttl_ms)
+        return self._entries.store(write, Reply(200, _encode(PutAnswer(STORED, key, as_duration(ttl_ms)))), tell)
 
 
 def register(app: web.Application, routes: DurationRoutes) -> None:

@@ -6,6 +6,7 @@ Its words and shapes; times to live are numbers of seconds, -1 for ever. What it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from actors.cache import ValueTooLong
 from actors.cache_ports import WriteOutcome
 from actors.core.ttl import as_seconds, as_whole_seconds
 from actors.near_cache import Entry
+from actors.runtime.outcome import Tell
 from router.api.cache import (
     ALL_DELETED,
     DELETED,
@@ -37,10 +39,10 @@ from router.api.cache import (
 )
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, Problem
-from router.edge.handlers import KEY, body_endpoint, check_decoded, endpoint, hot, key_endpoint, unlisted
+from router.edge.handlers import KEY, Soon, body_endpoint, check_decoded, endpoint, hot, key_endpoint, unlisted
 from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
-from router.edge.usecase import Asked, Call, Reply, RequestHeaders
+from router.edge.usecase import Call, Reply, RequestHeaders, ToReply, asked
 
 ROOT = "/api/cache"
 FIELDS_REQUIRED = 'Se requieren los campos "key" y "value"'
@@ -152,14 +154,19 @@ class SecondsRoutes:
         """Answer `POST /api/cache/`."""
         request, ttl_ms = self._read(body, headers)
         return await self._idempotency.once(
-            "POST", body, headers, lambda scope: self._store(request, ttl_ms, headers, scope).done()
+            "POST", body, headers, lambda scope: asked(partial(self._store, request, ttl_ms, headers, scope))
         )
 
-    def store_soon(
-        self, _params: Mapping[str, str], body: bytes, headers: RequestHeaders
-    ) -> Asked[WriteOutcome] | None:
+    def store_soon(self, _params: Mapping[str, str], headers: RequestHeaders) -> Soon | None:
         """The same, unless there is an idempotency key."""
-        return None if headers.idempotency_key else self._store(*self._read(body, headers), headers, None)
+        if headers.idempotency_key:
+            return None
+
+        def store(body: bytes, tell: Tell[WriteOutcome]) -> ToReply[WriteOutcome]:
+            request, ttl_ms = self._read(body, headers)
+            return self._store(request, ttl_ms, headers, None, tell)
+
+        return store
 
     @Operation(
         summary="Delete a key",
@@ -255,10 +262,11 @@ class SecondsRoutes:
         return request, ttl_ms
 
     def _store(
-        self, request: StoreRequest, ttl_ms: int, headers: RequestHeaders, scope: str | None
-    ) -> Asked[WriteOutcome]:
+        self, request: StoreRequest, ttl_ms: int, headers: RequestHeaders, scope: str | None, tell: Tell[WriteOutcome]
+    ) -> ToReply[WriteOutcome]:
+        write = self._entries.write_of("set", request.key, headers, bytes(request.value), ttl_ms, scope or "")
         reply = Reply(201, _encode(StoredValue(STORED, request.key, as_seconds(ttl_ms))))
-        return self._entries.storing(request.key, headers, bytes(request.value), ttl_ms, reply, scope or "")
+        return self._entries.store(write, reply, tell)
 
 
 def register(app: web.Application, routes: SecondsRoutes) -> None:

@@ -19,14 +19,15 @@ from actors.channel_ports import Position, Publication, Sent
 from actors.channels import Channels
 from actors.core.cache_names import PATTERN_BYTES_MAX, pattern_fault
 from actors.core.channel_names import NAME_BYTES_MAX, is_event_channel, name_fault
+from actors.runtime.outcome import Tell
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, Problem
-from router.edge.handlers import body_endpoint, check_decoded, endpoint, hot
+from router.edge.handlers import Soon, body_endpoint, check_decoded, endpoint, hot
 from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
 from router.edge.paging import LIMIT_DEFAULT, Cursor, Limit, Token
 from router.edge.query import Query
-from router.edge.usecase import Asked, Call, Reply, RequestHeaders
+from router.edge.usecase import Call, Reply, RequestHeaders, ToReply, asked
 from router.realtime.frames import one_line
 
 TAG = "channels"
@@ -147,12 +148,19 @@ class ChannelRoutes:
         """Answer `POST /api/queue/publish`."""
         channel, message = self._read(body, headers)
         return await self._idempotency.once(
-            "POST", body, headers, lambda scope: self._publish(channel, message, scope).done()
+            "POST", body, headers, lambda scope: asked(partial(self._publish, channel, message, scope))
         )
 
-    def publish_soon(self, _params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[Sent] | None:
+    def publish_soon(self, _params: Mapping[str, str], headers: RequestHeaders) -> Soon | None:
         """The same, unless there is an idempotency key."""
-        return None if headers.idempotency_key else self._publish(*self._read(body, headers), None)
+        if headers.idempotency_key:
+            return None
+
+        def publish(body: bytes, tell: Tell[Sent]) -> ToReply[Sent]:
+            channel, message = self._read(body, headers)
+            return self._publish(channel, message, None, tell)
+
+        return publish
 
     @Operation(
         summary="List the channels that somebody listens to",
@@ -234,10 +242,10 @@ class ChannelRoutes:
             raise Problem(403, "only the router itself publishes there", pointer="$.channel")
         return channel, request.message
 
-    def _publish(self, channel: str, message: Raw, once: str | None) -> Asked[Sent]:
+    def _publish(self, channel: str, message: Raw, once: str | None, tell: Tell[Sent]) -> ToReply[Sent]:
         # Line ends between the tokens of a JSON text mean nothing, and would end the line of an event.
-        data = one_line(bytes(message))
-        return Asked(partial(self._channels.submit, channel, data, once), partial(_published, channel))
+        self._channels.submit(channel, one_line(bytes(message)), once, tell)
+        return partial(_published, channel)
 
 
 def register(app: web.Application, routes: ChannelRoutes) -> None:

@@ -24,16 +24,17 @@ from actors.core.rendering import rfc3339
 from actors.core.tasks import FINAL, STATE_OF, Failure, OnUnknown, TaskPolicy, TaskState, policy_of
 from actors.forwarding import Forwarding
 from actors.ports import Attempt, Clock, ListCursor, Next, NothingOpen, WrongState
+from actors.runtime.outcome import Tell
 from actors.task_ports import Enqueued, NewTask, TaskFilter, TaskRecord
 from actors.tasks import Tasks, drafted
 from router.edge.body import JsonBody
 from router.edge.errors import BadInput, Conflict, NotFound
-from router.edge.handlers import body_endpoint, endpoint, hot
+from router.edge.handlers import Soon, body_endpoint, endpoint, hot
 from router.edge.idempotency import Idempotency
 from router.edge.openapi import Operation
 from router.edge.paging import Cursor, Page
 from router.edge.query import Query
-from router.edge.usecase import Asked, Call, Reply, RequestHeaders
+from router.edge.usecase import Call, Reply, RequestHeaders, ToReply, asked
 
 TAG = "messages"
 ABOUT = "WhatsApp messages, sent through Evolution API as tasks."
@@ -160,14 +161,15 @@ class TaskRoutes:
         """Answer `POST /messages`, once the task is stored."""
         draft = self._maker.draft(_MESSAGE.decode(body, headers))
         return await self._idempotency.once(
-            "POST", body, headers, lambda scope: self._store(draft, headers.trace, scope).done()
+            "POST", body, headers, lambda scope: asked(partial(self._store, draft, headers.trace, scope))
         )
 
-    def send_soon(self, _params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[Enqueued] | None:
+    def send_soon(self, _params: Mapping[str, str], headers: RequestHeaders) -> Soon | None:
         """The same, unless there is an idempotency key."""
         if headers.idempotency_key:
             return None
-        return self._store(self._maker.draft(_MESSAGE.decode(body, headers)), headers.trace, None)
+        trace = headers.trace
+        return lambda body, tell: self._store(self._maker.draft(_MESSAGE.decode(body, headers)), trace, None, tell)
 
     @Operation(summary="List tasks", tag=TAG, query=TaskQuery, responses={200: TaskPage}, errors=(503,))
     async def list_tasks(self, call: Call) -> Reply:
@@ -237,10 +239,11 @@ class TaskRoutes:
             if await self._tasks.ended(task_id, min(left_s, GONE_S)):
                 return
 
-    def _store(self, draft: Draft, trace: str, scope: str | None) -> Asked[Enqueued]:
+    def _store(self, draft: Draft, trace: str, scope: str | None, tell: Tell[Enqueued]) -> ToReply[Enqueued]:
         task = self._maker.made(draft, trace, scope)
         # An id that was made for this request, or of its idempotency key, is nobody else's.
-        return Asked(partial(self._tasks.submit, task), partial(_queued, task.task_id, draft.message_id is not None))
+        self._tasks.submit(task, tell)
+        return partial(_queued, task.task_id, draft.message_id is not None)
 
 
 class Draft(Struct, frozen=True, gc=False):

@@ -18,13 +18,13 @@ from msgspec import Struct, structs
 from multidict import istr
 
 from actors.core import trace
+from actors.runtime.outcome import Tell
 from router.edge.answer import JsonAnswer, header_lines
 from router.edge.errors import BadInput, TooLarge, TooSlow
 from router.edge.idempotency import HEADER as IDEMPOTENCY_KEY
 from router.edge.openapi import carry, described_by
 from router.edge.usecase import (
     JSON,
-    Asked,
     BodyUseCase,
     Call,
     CallUseCase,
@@ -33,6 +33,7 @@ from router.edge.usecase import (
     KeyUseCase,
     Reply,
     RequestHeaders,
+    ToReply,
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,9 +41,11 @@ Run = Callable[[Mapping[str, str], bytes, RequestHeaders, Callable[[], bool]], C
 """A use case without its request: of the path's parameters, the body, the headers, and whether the caller has gone."""
 RunNow = Callable[[Mapping[str, str], RequestHeaders], Callable[[], Reply | None]]
 """The same without a body: gives what answers such requests without waiting, None where that is not possible."""
-RunSoon = Callable[[Mapping[str, str], bytes, RequestHeaders], Asked[Any] | None]
-"""The same of one that waits for one thing, without a task; None where that is not possible. The headers lack the
-request's id."""
+Soon = Callable[[bytes, Tell[Any]], ToReply[Any]]
+"""A use case that waits for one thing, from its body to the question. May raise."""
+RunSoon = Callable[[Mapping[str, str], RequestHeaders], Soon | None]
+"""Gives what answers such requests without a task; None where that is not possible. The headers lack the request's
+id."""
 
 
 class Hot(Struct, frozen=True):

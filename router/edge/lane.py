@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from actors.core.recent import Recent
 from actors.runtime.outcome import begin, ended_with, outcome_of
 from router.edge.answer import written
-from router.edge.handlers import continued
+from router.edge.handlers import Soon, continued
 from router.edge.http import Edge, Place
 from router.edge.turn import Turn
 from router.edge.usecase import Reply, RequestHeaders
@@ -67,16 +67,16 @@ _UNKNOWN = -1
 
 class Head(Struct, frozen=True):
     """A canonical head of `size` bytes, the first of `whole` that the request has. `place` is None when the lane has no
-    business there; `now` is what may answer at once. `headers` lack the request's id; `sent_id` is what the caller says
-    it is, and `traceparent` too."""
+    business there; `now` is what may answer at once, `soon` what needs no task. `headers` lack the request's id;
+    `sent_id` is what the caller says it is."""
 
     size: int
     whole: int
     place: Place | None
     now: Callable[[], Reply | None] | None
+    soon: Soon | None
     headers: RequestHeaders
     sent_id: str
-    traceparent: str
 
 
 class Heads:
@@ -138,6 +138,7 @@ class Heads:
         plain = _COLD.isdisjoint(found) and _HAS_BODY.get(method) is (b"content-length" in found)
         if plain and int(length) <= self._body_bytes_max:
             place = self._edge.place(method.decode(), path.decode())
+        traceparent = found.get(b"traceparent", "")
         headers = RequestHeaders(
             path=path.decode(),
             request_id="",
@@ -145,10 +146,11 @@ class Heads:
             idempotency_key=found.get(b"idempotency-key", ""),
             if_match=found.get(b"if-match", ""),
             if_none_match=found.get(b"if-none-match", ""),
+            trace=continued(traceparent) if traceparent else "",
         )
-        sent_id, traceparent = found.get(b"x-request-id", ""), found.get(b"traceparent", "")
         now = None if place is None or place.hot.now is None else place.hot.now(place.params, headers)
-        head = Head(len(raw), len(raw) + int(length), place, now, headers, sent_id, traceparent)
+        soon = None if place is None or place.hot.soon is None else place.hot.soon(place.params, headers)
+        head = Head(len(raw), len(raw) + int(length), place, now, soon, headers, found.get(b"x-request-id", ""))
         if place is not None and len(raw) <= KNOWN_BYTES_MAX and _OWN.isdisjoint(found):
             self.known.remember(raw, head)
         return head
@@ -212,8 +214,13 @@ class LaneConnection(web.RequestHandler):
 
     def _look(self, data: bytes) -> None:
         self._answering = False
-        if self._heads is not None:
-            self._arrived(self._heads, data)
+        heads = self._heads
+        if heads is not None:
+            head = heads.known[data]  # most who look say no more than one that is remembered
+            if head is None or (place := head.place) is None or not self._is_between():
+                self._take(heads, data, 0)
+            elif (answer := self._answer(head, place, b"")) is not None:
+                self._write(answer)
         if self._held or self._unread:
             self._go_on()
 
@@ -294,28 +301,21 @@ class LaneConnection(web.RequestHandler):
         """The answer, if there is one at once; otherwise it is under way."""
         started = perf_counter()
         self._request_count += 1
-        edge, now = self._edge, head.now
+        edge, now, soon = self._edge, head.now, head.soon
         request_id = edge.request_id(head.sent_id) if head.sent_id else edge.next_id()
-        outcome: Reply | Exception | None = None if now is None else outcome_of(now)
-        if outcome is None:
-            self._open = place, request_id, started
-            outcome = outcome_of(self._begin, head, place, body)
-        if outcome is not None:
+        if now is not None and (outcome := outcome_of(now)) is not None:
             return self._done(place, request_id, started, outcome)
+        if soon is not None:
+            begun = outcome_of(soon, body, self._told)
+            if isinstance(begun, Exception):
+                return self._done(place, request_id, started, begun)
+            self._reply = begun
+        else:
+            headers = replace(head.headers, request_id=request_id)
+            self._task = begin(self._loop, place.hot.run(place.params, body, headers, self._is_gone), self._ended)
+        self._open = place, request_id, started
         self._answering = self._request_in_progress = True  # a shutdown waits for it
         return None
-
-    def _begin(self, head: Head, place: Place, body: bytes) -> None:
-        """Have it answered. The headers lack the request's id where nobody will ask for it."""
-        hot, headers = place.hot, head.headers
-        if head.traceparent:
-            headers = replace(headers, trace=continued(head.traceparent))
-        if hot.soon is not None and (asked := hot.soon(place.params, body, headers)) is not None:
-            asked.ask(self._told)
-            self._reply = asked.reply
-        else:
-            headers = replace(headers, request_id=self._open[1])
-            self._task = begin(self._loop, hot.run(place.params, body, headers, self._is_gone), self._ended)
 
     def _ended(self, task: asyncio.Task[Reply]) -> None:
         self._task = None
@@ -324,16 +324,18 @@ class LaneConnection(web.RequestHandler):
     def _told(self, outcome: Any) -> None:
         """What came of it; None: it was cancelled."""
         self._answering = self._request_in_progress = False
-        if self._handler_waiter is not None and not self._handler_waiter.done():
-            self._handler_waiter.set_result(None)
+        shutdown = self._handler_waiter
+        if shutdown is not None and not shutdown.done():
+            shutdown.set_result(None)
         if outcome is None:
             self.force_close()
             return
         reply, self._reply = self._reply, _as_it_is  # what was asked with goes, however long the connection stays
         if not isinstance(outcome, Exception):
             outcome = outcome_of(reply, outcome)
+        place, request_id, started = self._open
         try:
-            answer = self._done(*self._open, outcome)
+            answer = self._done(place, request_id, started, outcome)
         except Exception:
             self.force_close()
             raise
@@ -343,14 +345,18 @@ class LaneConnection(web.RequestHandler):
 
     def _done(self, place: Place, request_id: str, started: float, outcome: Reply | Exception) -> bytes:
         edge = self._edge
-        reply, unforeseen = (outcome, False) if isinstance(outcome, Reply) else edge.failed(place, request_id, outcome)
+        if isinstance(outcome, Exception):
+            reply, unforeseen = edge.failed(place, request_id, outcome)
+        else:
+            reply, unforeseen = outcome, False
+        status = reply.status
         if unforeseen:
             self._close = True
-            place.meters.count(reply.status)
+            place.meters.count(status)
         else:
-            place.meters.answered(reply.status, perf_counter() - started)
+            place.meters.answered(status, perf_counter() - started)
             if edge.access_log:
-                edge.log_answered(place, request_id, reply.status)
+                edge.log_answered(place, request_id, status)
         if edge.draining:
             self._close = True
         return written(reply, request_id, closing=self._close)

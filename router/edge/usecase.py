@@ -6,12 +6,14 @@ give it a body and the headers below. Errors are raised (`edge.errors`) and rend
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from actors.runtime.outcome import Tell, told
+from actors.runtime.outcome import Tell, settle
 
 JSON = "application/json"
 
@@ -55,16 +57,18 @@ class Reply(Struct, frozen=True, gc=False):
     head: str = ""
 
 
-class Asked(Struct, Generic[T], frozen=True):
-    """A use case that has checked everything and waits for one thing: `ask` asks for it, and is told later what came of
-    it; `reply` makes the answer. Both may raise. Whoever needs no task for the waiting saves it."""
+ToReply = Callable[[T], Reply]
+"""What makes the answer of what came of a question. May raise."""
+Asking = Callable[[Tell[T]], ToReply[T]]
+"""A use case that has checked everything and waits for one thing: asks for it, to be told later what came of it, and
+gives what makes the answer. May raise. Whoever needs no task for the waiting saves it."""
 
-    ask: Callable[[Tell[T]], object]
-    reply: Callable[[T], Reply]
 
-    async def done(self) -> Reply:
-        """Ask, wait, and answer."""
-        return self.reply(await told(self.ask))
+async def asked(ask: Asking[T]) -> Reply:
+    """Ask, wait, and answer."""
+    reply: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    answer = ask(partial(settle, reply))
+    return answer(await reply)
 
 
 def _never() -> bool:

@@ -21,11 +21,11 @@ from actors.ports import StoreAway
 from actors.runtime.outcome import Tell, begin, ended_with
 from router.edge.answer import ready
 from router.edge.errors import NotFound
-from router.edge.handlers import RunSoon, body_endpoint, endpoint, hot, key_endpoint
+from router.edge.handlers import RunSoon, Soon, body_endpoint, endpoint, hot, key_endpoint
 from router.edge.http import Edge
 from router.edge.metrics import Metrics
 from router.edge.server import EdgeRunner
-from router.edge.usecase import Asked, BodyUseCase, Call, Reply, RequestHeaders
+from router.edge.usecase import BodyUseCase, Call, Reply, RequestHeaders, ToReply
 from tests.support.doubles import JournalLines
 from tests.support.virtual_time import ticks
 
@@ -209,21 +209,11 @@ class Stand:
         """The same use case as one that asks for something: some bodies fail when they ask, some when they answer, and
         some want to be run."""
 
-        def soon(_params: Mapping[str, str], body: bytes, headers: RequestHeaders) -> Asked[Reply] | None:
-            if body == b"abc":
-                return None
+        def soon(_params: Mapping[str, str], headers: RequestHeaders) -> Soon | None:
+            return None if headers.idempotency_key else partial(ask, headers)
 
+        def ask(headers: RequestHeaders, body: bytes, tell: Tell[Any]) -> ToReply[Reply]:
             fails = body if use_case == self._fails else b""
-
-            def ask(tell: Tell[Any]) -> None:
-                loop = asyncio.get_running_loop()
-                if fails in (b"away", b"late"):
-                    self._note("fails", {}, body, headers)
-                    if fails == b"away":
-                        raise StoreAway("away")
-                    loop.call_soon(tell, Reply(200, b""))
-                else:
-                    begin(loop, use_case(body, headers), lambda task: tell(ended_with(task)))
 
             def reply(outcome: Reply) -> Reply:
                 if fails == b"late":
@@ -231,7 +221,15 @@ class Stand:
                 return outcome
 
             self.asked_with.append(ref(reply))
-            return Asked(ask, reply)
+            loop = asyncio.get_running_loop()
+            if fails in (b"away", b"late"):
+                self._note("fails", {}, body, headers)
+                if fails == b"away":
+                    raise StoreAway("away")
+                loop.call_soon(tell, Reply(200, b""))
+            else:
+                begin(loop, use_case(body, headers), lambda task: tell(ended_with(task)))
+            return reply
 
         return soon
 
