@@ -30,9 +30,8 @@ def send_text_problems(dialect: Dialect, body: Json) -> list[str]:
     """What is wrong with the body of a sendText."""
     if dialect.nested_text:
         problems = [*_object("", {"number": _described(str, "Invalid format"), "options": _options}, body)]
-        text = body.get("textMessage")
-        if text is not None:
-            problems += _nested("textMessage", {"text": _text_of_one}, ("text",), text)
+        if "textMessage" in body:
+            problems += _nested("textMessage", {"text": _text_of_one}, ("text",), body["textMessage"])
         return problems + _missing("", ("number", "textMessage"), body)
     looks: dict[str, Look] = {
         "number": _described(str, "Invalid format"),
