@@ -6,7 +6,7 @@ it. Another epoch means that nobody can say what lies between. Durations that en
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -113,7 +113,7 @@ class ChannelStore(Protocol):
     """Where streams are. Every method may raise StoreAway; a StoreAway among answers stands for one whose server is
     away. An answer for each request, in order."""
 
-    async def publish(self, messages: Sequence[Publish]) -> Sequence[Published | StoreAway]:
+    def publish(self, messages: Sequence[Publish]) -> Awaitable[Sequence[Published | StoreAway]]:
         """Publish each, in order."""
         ...
 

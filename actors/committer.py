@@ -1,7 +1,8 @@
 """Committer: group commit. What arrives close together goes to the store in one call.
 
 A request alone goes at once; while a call is under way those that arrive wait for its answer, but never longer than
-GATHER_S, and leave together. Callers await futures; a caller that goes away does not take its write with it.
+GATHER_S, and leave together. A caller that goes away does not take its write with it. Where the store tells what came
+of a call nothing waits for it: no task, no turn of the loop more.
 Invariants: queue bounded in bytes and age (StoreAway or Overloaded beyond); order of requests is kept; every request
 gets exactly one answer.
 """
@@ -10,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from actors.ports import CommitMeters, Overloaded, StoreAway
 from actors.runtime.clock import Clock
-from actors.runtime.outcome import settle
+from actors.runtime.outcome import Promised, outcome_of, settle
 from actors.runtime.supervisor import Supervisor
 
 GATHER_S = 0.002
@@ -56,6 +57,8 @@ class Committer(Generic[Q, A]):
         self._clock = clock
         self._meters = meters
         self.on_committed: Callable[[Sequence[Q], Sequence[A | StoreAway]], None] = lambda _requests, _answers: None
+        self.on_answered: Callable[[Sequence[Q]], object] = lambda _requests: None
+        """Told of each batch that has an answer, whatever that is, before anybody else is."""
         self._waiting: deque[_Batch[Q]] = deque()
         self._open: _Batch[Q] | None = None
         """The last of them, while whoever comes may join it without another look."""
@@ -133,52 +136,93 @@ class Committer(Generic[Q, A]):
             self._last_batch = len(batch.requests)
             self._calls += 1
             self._under_way += len(batch.requests)
-            try:
-                job = self._supervisor.spawn(self._name, self._call(batch))
-            except Overloaded as error:
-                self._calls -= 1
-                self._under_way -= len(batch.requests)
-                batch.answer_all([error] * len(batch.requests))
-            else:
-                job.add_done_callback(partial(self._ended, batch))
-        if not self._waiting and self._calls == 0:
-            self._idle.set()
+            self._send(batch)
 
-    async def _call(self, batch: _Batch[Q]) -> None:
-        started = self._clock.monotonic()
-        outcomes: Sequence[Any]
+    def _send(self, batch: _Batch[Q]) -> None:
+        """Ask for a batch to be done. What can be told later needs no task."""
+        batch.since = self._clock.monotonic()
+        answers = outcome_of(self._commit, batch.requests)
+        if isinstance(answers, Promised):
+            answers.then(partial(self._over, batch))
+            return
+        if not isinstance(answers, Exception):
+            try:
+                job = self._supervisor.spawn(self._name, self._wait(batch, answers))
+            except Overloaded as error:
+                _forget(answers)
+                answers = error
+            else:
+                job.add_done_callback(partial(self._waited, batch, answers))
+                return
+        self._call_soon(self._over, batch, answers)
+
+    async def _wait(self, batch: _Batch[Q], answers: Awaitable[Sequence[A | StoreAway]]) -> None:
         try:
-            outcomes = await self._commit(batch.requests)
+            outcomes: Sequence[A | StoreAway] | Exception = await answers
         except (StoreAway, Overloaded) as error:
-            batch.answer_all([error] * len(batch.requests))
+            outcomes = error
+        self._over(batch, outcomes)
+
+    def _waited(self, batch: _Batch[Q], answers: object, job: asyncio.Task[None]) -> None:
+        """A job is over, however: who has no answer yet learns that nobody can know."""
+        if not batch.is_over:
+            _forget(answers)
+            why = "stopped" if job.cancelled() else repr(job.exception())
+            self._over(batch, _unfinished(why))
+
+    def _over(self, batch: _Batch[Q], outcomes: Sequence[A | StoreAway] | Exception) -> None:
+        """A call is over: everybody is told, and the next one may leave."""
+        batch.is_over = True
+        if isinstance(outcomes, Exception) and not isinstance(outcomes, StoreAway | Overloaded):
+            self._supervisor.crashed(self._name, outcomes)
+            outcomes = _unfinished(repr(outcomes))
+        crash = outcome_of(self._answer, batch, outcomes)
+        if isinstance(crash, Exception):
+            self._supervisor.crashed(self._name, crash)
+        self._calls -= 1
+        self._under_way -= len(batch.requests)
+        if not self._waiting:
+            if not self._calls:
+                self._idle.set()
+        elif self._waiting:
+            self._armed = True
+            self._call_soon(self._leave)
+
+    def _answer(self, batch: _Batch[Q], outcomes: Sequence[A | StoreAway] | Exception) -> None:
+        requests = batch.requests
+        self.on_answered(requests)
+        if isinstance(outcomes, Exception):
+            batch.answer_all([outcomes] * len(requests))
             return
         try:
-            self._meters.commit_operations.observe(len(batch.requests))
-            self._meters.commit_seconds.observe(self._clock.monotonic() - started)
-            self.on_committed(batch.requests, outcomes)
+            self._meters.commit_operations.observe(len(requests))
+            self._meters.commit_seconds.observe(self._clock.monotonic() - batch.since)
+            self.on_committed(requests, outcomes)
         finally:
             batch.answer_all(outcomes)
 
-    def _ended(self, batch: _Batch[Q], job: asyncio.Task[None]) -> None:
-        """The call is over, however: who has no answer yet learns that nobody can know."""
-        self._calls -= 1
-        self._under_way -= len(batch.requests)
-        if batch.unanswered:
-            why = "stopped" if job.cancelled() else repr(job.exception())
-            batch.answer_all([StoreAway(f"the write was not finished: {why}")] * len(batch.requests))
-        self._leave()
+
+def _forget(answers: object) -> None:
+    """Nobody will wait for this, and perhaps nobody has begun to."""
+    if isinstance(answers, Coroutine):
+        answers.close()
+
+
+def _unfinished(why: str) -> StoreAway:
+    return StoreAway(f"the write was not finished: {why}")
 
 
 class _Batch(Generic[Q]):
-    """What one call carries, and who waits for it; `since` is when its first request came."""
+    """What one call carries, and who waits for it; `since` is when its first request came, later when it left."""
 
-    __slots__ = ("requests", "since", "size_bytes", "unanswered")
+    __slots__ = ("is_over", "requests", "since", "size_bytes", "unanswered")
 
     def __init__(self, since: float) -> None:
         self.requests: list[Q] = []
         self.unanswered: deque[Answer] = deque()
         self.size_bytes = 0
         self.since = since
+        self.is_over = False
 
     @property
     def is_full(self) -> bool:

@@ -6,7 +6,7 @@ A task is a delivery of its own kind: it is claimed, settled, released, queued a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -75,7 +75,7 @@ class Received(Struct, frozen=True):
 class TaskStore(Protocol):
     """Tasks. Every method may raise StoreAway; where there are several requests, an answer for each, in order."""
 
-    async def enqueue(self, tasks: Sequence[NewTask]) -> Sequence[Enqueued | StoreAway]: ...
+    def enqueue(self, tasks: Sequence[NewTask]) -> Awaitable[Sequence[Enqueued | StoreAway]]: ...
     async def get(self, task_id: str) -> TaskRecord | None: ...
     async def states(self, task_ids: Sequence[str]) -> Sequence[TaskState | None]: ...
     async def list_tasks(

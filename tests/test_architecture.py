@@ -269,6 +269,7 @@ FAKES = ("router/fake_evolution/**.py",)
 PORTS = (
     *("actors.ports", "actors.node_ports", "actors.egress_ports", "actors.cache_ports", "actors.channel_ports"),
     *("actors.task_ports", "actors.inbound_ports", "actors.record_ports", "actors.inventory_ports"),
+    *("actors.runtime.outcome",),
 )
 ROOTS = ("router/composition.py", "router/app.py", "router/engine.py", "router/inventory_database.py")
 RULES = (
@@ -371,9 +372,9 @@ PLANTED: dict[str, tuple[list[str], list[str]]] = {  # rule: what breaks it, wha
     "adapters know only ports and core": (
         [
             "actors/adapters/x.py | from actors.buffers import Buffers",
-            "actors/adapters/http/x.py | from router import values",
+            "actors/adapters/http/x.py | from router import values\nfrom actors.runtime.clock import Clock",
         ],
-        ["actors/adapters/x.py | import os, redis\nfrom actors.ports import Egress\nfrom actors.core import addresses"],
+        ["actors/adapters/x.py | import redis\nfrom actors.core import ids\nfrom actors.runtime.outcome import Tell"],
     ),
     "one root sees adapters": (
         [

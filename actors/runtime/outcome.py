@@ -6,14 +6,48 @@ Knows nothing of what runs. A cancelled job has no outcome.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack
 
 T = TypeVar("T")
 Words = TypeVarTuple("Words")
 Tell = Callable[[T | Exception], object]
 """Gets what came of something, or the exception that stands for it."""
+
+
+_NOT_YET = object()
+
+
+class Promised(Generic[T]):
+    """Something that is on its way, to be awaited or told, once. Whoever is told needs no task.
+
+    Whoever makes it calls `arrived`, once; before that or after, somebody may ask for it.
+    """
+
+    __slots__ = ("_outcome", "_tell")
+
+    def __init__(self) -> None:
+        self._tell: Tell[T] | None = None
+        self._outcome: Any = _NOT_YET
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return told(self.then).__await__()
+
+    def then(self, tell: Tell[T]) -> None:
+        """Have `tell` called once it is there, or has failed; at once if it is. It must not raise."""
+        if self._outcome is _NOT_YET:
+            self._tell = tell
+        else:
+            tell(self._outcome)
+
+    def arrived(self, outcome: T | Exception) -> None:
+        """It is there, or has failed."""
+        tell = self._tell
+        if tell is None:
+            self._outcome = outcome
+        else:
+            tell(outcome)
 
 
 def outcome_of(call: Callable[[Unpack[Words]], T], *words: *Words) -> T | Exception:

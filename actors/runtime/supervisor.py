@@ -132,6 +132,10 @@ class Supervisor:
         task.add_done_callback(self._finished)
         return task
 
+    def crashed(self, name: str, error: Exception) -> None:
+        """What was done without a task of its own came to no good end."""
+        self._report("job crashed", name, error)
+
     async def stop(self) -> None:
         """Cancel everything and wait until it is gone, also what is started meanwhile."""
         while tasks := [*self._jobs, *self._services]:

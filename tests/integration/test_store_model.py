@@ -7,7 +7,7 @@ holds what was accepted against what was handed out: nothing lost, nothing twice
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -128,6 +128,10 @@ class Ledger:
             assert places == sorted(places), "out of order"
 
 
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
+
+
 def _open(machine: StoreMachine) -> bool:
     return any(line.open for line in machine.lines.values())
 
@@ -156,8 +160,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.deliveries: dict[str, Delivery] = {}
         self.ledger = Ledger()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
+    def run(self, work: Awaitable[T]) -> T:
+        return self.runner.run(_awaited(work))
 
     @rule(batch=st.lists(messages, min_size=1, max_size=4))
     def append(self, batch: list[tuple[str, int | None, int, dict[str, int]]]) -> None:
@@ -363,7 +367,7 @@ class StoreMachine(RuleBasedStateMachine):
         held = self.hand.epochs[PARTITION]
         before = dump(self.hand.server)
         name, delivery = self.pick(which)
-        writes: list[Callable[[], Coroutine[Any, Any, object]]] = [
+        writes: list[Callable[[], Awaitable[object]]] = [
             lambda: self.hand.close(key, None),
             lambda: self.hand.cancel(key),
             lambda: self.hand.claim(name),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import msgspec
@@ -43,9 +43,9 @@ class ValkeyBatches:
         self._packed: Recent[Terms, bytes] = Recent(PACKED_MAX)
         self._append: Transition[Entry, Appended] = Transition("append", self._append_arguments, _appended_all)
 
-    async def append(self, entries: Sequence[Entry]) -> Sequence[Appended | StoreAway]:
+    def append(self, entries: Sequence[Entry]) -> Awaitable[Sequence[Appended | StoreAway]]:
         """Store messages, all in one call."""
-        return await self._runner.begin(self._append, entries)
+        return self._runner.begin(self._append, entries)
 
     def _append_arguments(self, entries: Sequence[Entry]) -> list[Any]:
         arguments: list[Any] = [self._window_ms]
@@ -72,9 +72,11 @@ class ValkeyBatches:
             self._packed.remember(terms, packed)
         return packed
 
-    async def close(self, closes: Sequence[Close]) -> Sequence[ClosedBatch | NotDue | NothingOpen | Fenced | StoreAway]:
+    def close(
+        self, closes: Sequence[Close]
+    ) -> Awaitable[Sequence[ClosedBatch | NotDue | NothingOpen | Fenced | StoreAway]]:
         """Freeze batches, all in one call."""
-        return await self._runner.begin(_CLOSE, closes)
+        return self._runner.begin(_CLOSE, closes)
 
     async def cancel(self, partition: int, epoch: int, kid: str) -> int | NothingOpen | Fenced:
         """Drop the open batch; gives how many messages it held."""

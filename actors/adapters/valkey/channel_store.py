@@ -97,9 +97,9 @@ class ValkeyChannels:
         """How long ago each server is known to have been heard; 0 before the first start."""
         return self._probe.age_s(now)
 
-    async def publish(self, messages: Sequence[Publish]) -> Sequence[Published | StoreAway]:
+    def publish(self, messages: Sequence[Publish]) -> Awaitable[Sequence[Published | StoreAway]]:
         """Publish each, in order. Of other clients those are counted that are connected to the stream's server."""
-        return await self._runner.each(self._writes.publish, messages)
+        return self._runner.begin(self._writes.publish, messages)
 
     async def ingest(self, batches: Sequence[Ingest]) -> Sequence[bool | StoreAway]:
         """Give offsets to what was heard."""

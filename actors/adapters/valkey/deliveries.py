@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast, get_args
 
 import msgspec
@@ -31,6 +31,7 @@ from actors.ports import (
     StoreAway,
     WrongState,
 )
+from actors.runtime.outcome import Promised
 
 DAY_MS = 86_400_000
 CRASHES_MAX = 5
@@ -78,6 +79,64 @@ class _StoredPolicy(Struct, frozen=True):
 _policy_decoder = msgspec.json.Decoder(_StoredPolicy)
 
 
+Worked = Sequence[ClaimAnswer | SettleAnswer | StoreAway]
+
+
+class _Work(Promised[Worked]):
+    """Claims and settlements that are on their way together, in the order in which they were asked for."""
+
+    __slots__ = ("_claimed", "_requests", "_settled")
+
+    def __init__(
+        self,
+        requests: Sequence[Claim | Settle],
+        settling: Promised[Sequence[SettleAnswer | StoreAway]],
+        claiming: Promised[Sequence[ClaimAnswer | StoreAway]],
+    ) -> None:
+        super().__init__()
+        self._requests = requests
+        self._settled: Sequence[SettleAnswer | StoreAway] | Exception | None = None
+        self._claimed: Sequence[ClaimAnswer | StoreAway] | Exception | None = None
+        settling.then(self._on_settled)
+        claiming.then(self._on_claimed)
+
+    def _on_settled(self, outcome: Sequence[SettleAnswer | StoreAway] | Exception) -> None:
+        self._settled = outcome
+        self._go_on()
+
+    def _on_claimed(self, outcome: Sequence[ClaimAnswer | StoreAway] | Exception) -> None:
+        self._claimed = outcome
+        self._go_on()
+
+    def _go_on(self) -> None:
+        settled, claimed = self._settled, self._claimed
+        if settled is None or claimed is None:
+            return
+        if isinstance(settled, Exception):
+            self.arrived(settled)
+        elif isinstance(claimed, Exception):
+            self.arrived(claimed)
+        else:
+            self.arrived(_merged(self._requests, settled, claimed))
+
+
+async def _worked(
+    requests: Sequence[Claim | Settle],
+    settling: Awaitable[Sequence[SettleAnswer | StoreAway]],
+    claiming: Awaitable[Sequence[ClaimAnswer | StoreAway]],
+) -> Worked:
+    return _merged(requests, await settling, await claiming)
+
+
+def _merged(
+    requests: Sequence[Claim | Settle],
+    settled: Sequence[SettleAnswer | StoreAway],
+    claimed: Sequence[ClaimAnswer | StoreAway],
+) -> Worked:
+    claims, outcomes = iter(claimed), iter(settled)
+    return [next(claims) if isinstance(request, Claim) else next(outcomes) for request in requests]
+
+
 class ValkeyDeliveries:
     """Every write carries the epoch of the partition's owner."""
 
@@ -87,7 +146,7 @@ class ValkeyDeliveries:
         self._claim: Transition[Claim, ClaimAnswer] = Transition("claim", self._claim_arguments, _claimed_all)
         self._settle: Transition[Settle, SettleAnswer] = Transition("settle", self._settle_arguments, _settled_all)
 
-    async def work(self, requests: Sequence[Claim | Settle]) -> Sequence[ClaimAnswer | SettleAnswer | StoreAway]:
+    def work(self, requests: Sequence[Claim | Settle]) -> Awaitable[Sequence[ClaimAnswer | SettleAnswer | StoreAway]]:
         """Settle and claim, both on their way before either is answered: one write, one wake-up.
 
         An attempt that is settled already is NothingOpen.
@@ -95,17 +154,18 @@ class ValkeyDeliveries:
         claims = [request for request in requests if isinstance(request, Claim)]
         outcomes = [request for request in requests if isinstance(request, Settle)]
         if not claims:
-            return await self._runner.begin(self._settle, outcomes)
+            return self._runner.begin(self._settle, outcomes)
         if not outcomes:
-            return await self._runner.begin(self._claim, claims)
+            return self._runner.begin(self._claim, claims)
         settling = self._runner.begin(self._settle, outcomes)
         claiming = self._runner.begin(self._claim, claims)
-        settled, claimed = iter(await settling), iter(await claiming)
-        return [next(claimed) if isinstance(request, Claim) else next(settled) for request in requests]
+        if isinstance(settling, Promised) and isinstance(claiming, Promised):
+            return _Work(requests, settling, claiming)
+        return _worked(requests, settling, claiming)
 
-    async def release(self, releases: Sequence[Release]) -> Sequence[Next | NothingOpen | Fenced | StoreAway]:
+    def release(self, releases: Sequence[Release]) -> Awaitable[Sequence[Next | NothingOpen | Fenced | StoreAway]]:
         """Give claimed deliveries back untried, or put ready ones off."""
-        return await self._runner.begin(_RELEASE, releases)
+        return self._runner.begin(_RELEASE, releases)
 
     async def requeue(self, claim: Claim) -> Next | WrongState | NothingOpen | Fenced:
         """Make a dead or waiting delivery due now."""

@@ -45,11 +45,10 @@ class GuardedLane(Lane):
         verdict = breaker.may_start(self._breaker, now, LIMITS)
         if isinstance(verdict, breaker.Hold):
             raise StoreAway("the store does not answer")
-        begun = super().script(script, keys, arguments)
         probe = isinstance(verdict, breaker.Probe)
+        begun = _Guarded(self, script, (len(keys), *keys, *arguments), partial(self._report, probe))
         if isinstance(verdict, breaker.Probe):
             self._breaker = verdict.state
-        begun.reply.add_done_callback(partial(self._report, probe))
         return begun
 
     def _came_up(self) -> None:
@@ -61,12 +60,23 @@ class GuardedLane(Lane):
         if not isinstance(self._breaker, breaker.Closed):
             self._breaker = breaker.Open(0.0, self._breaker.open_s)
 
-    def _report(self, probe: bool, reply: asyncio.Future[Any]) -> None:
-        if reply.cancelled():
-            if probe:
-                self._probe_next()
-        elif isinstance(reply.exception(), StoreAway) and not self.up.is_set():
+    def _report(self, probe: bool, outcome: Any) -> None:
+        if isinstance(outcome, StoreAway) and not self.is_open:
             now = asyncio.get_running_loop().time()
             self._breaker = breaker.on_failure(self._breaker, now, probe=probe, limits=LIMITS)
         else:
             self._breaker = breaker.on_success(self._breaker)
+
+
+class _Guarded(Begun):
+    """A script whose outcome the breaker is told of before anybody else, whoever still waits for it."""
+
+    __slots__ = ("_report",)
+
+    def __init__(self, lane: Lane, script: Script, call: tuple[Any, ...], report: Callable[[Any], None]) -> None:
+        self._report = report
+        super().__init__(lane, script, call)
+
+    def arrived(self, outcome: Any) -> None:
+        self._report(outcome)
+        super().arrived(outcome)

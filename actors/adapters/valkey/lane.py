@@ -8,7 +8,7 @@ Invariant: while the connection is down callers are refused at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from hiredis import PushNotification
@@ -19,6 +19,7 @@ from actors.adapters.valkey.question import connect
 from actors.adapters.valkey.scripts import Script
 from actors.adapters.valkey.wire import ScriptForgotten, Wire
 from actors.ports import StoreAway
+from actors.runtime.outcome import Promised, Tell
 
 CONNECT_DEADLINE_S = 0.5
 HANDSHAKE_DEADLINE_S = 2.0
@@ -62,6 +63,11 @@ class Lane:
         """Send a command; the future gives its raw reply. Raises StoreAway at once while the connection is down."""
         return self._open_wire().send(command)
 
+    def ask(self, command: tuple[Any, ...], tell: Tell[Any]) -> None:
+        """Send a command; `tell` gets its raw reply, or what went wrong, and must not raise. Raises StoreAway at once
+        while the connection is down."""
+        self._open_wire().ask(command, tell)
+
     def tell(self, *command: Any) -> None:
         """Send a command that has no reply. Raises StoreAway at once while the connection is down."""
         self._open_wire().tell(command)
@@ -102,6 +108,11 @@ class Lane:
                 await self._serve(connection)
             finally:
                 await connection.disconnect(nowait=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callers may use the connection."""
+        return self._wire is not None and not self._wire.ended.done()
 
     def _open_wire(self) -> Wire:
         if self._wire is None or self._wire.ended.done():
@@ -145,27 +156,27 @@ class Lane:
         self.on_down()
 
 
-class Begun:
-    """A script that is on its way. Awaiting it gives its reply; one the server has forgotten is sent whole then (it
-    had not run)."""
+class Begun(Promised[Any]):
+    """A script that is on its way, to its reply; one the server has forgotten is sent whole then (it had not run)."""
 
-    __slots__ = ("_call", "_lane", "_script", "reply")
+    __slots__ = ("_call", "_lane", "_script")
 
     def __init__(self, lane: Lane, script: Script, call: tuple[Any, ...]) -> None:
+        super().__init__()
         self._lane = lane
         self._script = script
         self._call = call
-        self.reply = lane.call("EVALSHA", script.sha, *call)
+        lane.ask(("EVALSHA", script.sha, *call), self._replied)
 
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self._outcome().__await__()
-
-    async def _outcome(self) -> Any:
+    def _replied(self, reply: Any) -> None:
+        if not isinstance(reply, ScriptForgotten):
+            self.arrived(reply)
+            return
+        # Not SCRIPT LOAD and then EVALSHA: the server could forget it again in between.
         try:
-            return await self.reply
-        except ScriptForgotten:
-            # Not SCRIPT LOAD and then EVALSHA: the server could forget it again in between.
-            return await self._lane.call("EVAL", self._script.source, *self._call)
+            self._lane.ask(("EVAL", self._script.source, *self._call), self.arrived)
+        except StoreAway as error:
+            self.arrived(error)
 
 
 def _peer_of(connection: AbstractConnection) -> tuple[str, int] | None:

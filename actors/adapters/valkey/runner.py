@@ -7,7 +7,7 @@ write. `ClusterRunner` does the same over many servers.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from actors.adapters.valkey.lane import Begun, Lane
 from actors.adapters.valkey.scripts import Script
 from actors.core.partition import PARTITIONS
 from actors.ports import ListCursor, StoreAway
+from actors.runtime.outcome import Promised, outcome_of
 
 ROWS_LOOKED_AT_MAX = 5_000
 """A page of a list looks at no more rows than this in one call, so that it never stalls other requests."""
@@ -125,19 +126,20 @@ class Runner:
         return _merged(present(replies, whole=True), limit, cursor.stage)
 
 
-class _Answers(Generic[Q, A]):
+class _Answers(Promised[Sequence[A | StoreAway]], Generic[Q, A]):
     """The answers of a transition that is on its way."""
 
-    __slots__ = ("_call", "_requests", "_transition")
+    __slots__ = ("_requests", "_transition")
 
     def __init__(self, transition: Transition[Q, A], requests: Sequence[Q], call: Begun) -> None:
+        super().__init__()
         self._transition = transition
         self._requests = requests
-        self._call = call
+        call.then(self._replied)
 
-    def __await__(self) -> Generator[Any, Any, Sequence[A | StoreAway]]:
-        reply = yield from self._call.__await__()
-        return self._transition.answers(self._requests, reply)
+    def _replied(self, reply: Any) -> None:
+        failed = isinstance(reply, Exception)
+        self.arrived(reply if failed else outcome_of(self._transition.answers, self._requests, reply))
 
 
 def present(replies: Iterable[tuple[Sequence[int], Any]], *, whole: bool = False) -> list[tuple[Sequence[int], Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, cast
 
 from actors.adapters.valkey.deliveries import Kept
@@ -44,9 +44,9 @@ class ValkeyTasks:
         self._runner = runner
         self._kept = kept
 
-    async def enqueue(self, tasks: Sequence[NewTask]) -> Sequence[Enqueued | StoreAway]:
+    def enqueue(self, tasks: Sequence[NewTask]) -> Awaitable[Sequence[Enqueued | StoreAway]]:
         """Store tasks, all in one call."""
-        return await self._runner.begin(_ENQUEUE, tasks)
+        return self._runner.begin(_ENQUEUE, tasks)
 
     async def get(self, task_id: str) -> TaskRecord | None:
         """All that is kept of a task."""

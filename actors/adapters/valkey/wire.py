@@ -12,11 +12,13 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hiredis import PushNotification, Reader, pack_command
 
 from actors.ports import StoreAway
+from actors.runtime.outcome import Tell, settle
 
 REPLY_DEADLINE_S = 1.0
 """A command unanswered for this long breaks the wire: requests caught by a sudden hang get their 503 within 1.2 s."""
@@ -64,7 +66,7 @@ class Wire(asyncio.Protocol):
         self._loop = loop
         self._reader = Reader(replyError=translated, notEnoughData=_INCOMPLETE)
         self._out: list[bytes] = []
-        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[tuple[float, Tell[Any]]] = deque()
         self._watchdog: asyncio.TimerHandle | None = None
         self.refusal = ("", -math.inf)
         """What the server last would not do though it could be reached, and when (its memory or its disk is full)."""
@@ -74,13 +76,17 @@ class Wire(asyncio.Protocol):
 
     def send(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
         """Send a command at the end of this tick; the future gives its raw reply."""
-        self.tell(command)
         reply: asyncio.Future[Any] = self._loop.create_future()
+        self.ask(command, partial(_settle, reply))
+        return reply
+
+    def ask(self, command: tuple[Any, ...], tell: Tell[Any]) -> None:
+        """The same; `tell` gets the raw reply, or what went wrong, when it is there. It must not raise."""
+        self.tell(command)
         deadline = self._loop.time() + REPLY_DEADLINE_S
-        self._waiting.append((deadline, reply))
+        self._waiting.append((deadline, tell))
         if self._watchdog is None:
             self._watchdog = self._loop.call_at(deadline, self._check_deadline)
-        return reply
 
     def tell(self, command: tuple[Any, ...]) -> None:
         """Send a command that has no reply, as those that change what the server pushes, at the end of this tick."""
@@ -109,11 +115,9 @@ class Wire(asyncio.Protocol):
         if self._watchdog is not None:
             self._watchdog.cancel()
         self._out.clear()
-        for _, caller in self._waiting:
-            if not caller.done():
-                caller.set_exception(StoreAway(f"the outcome is unknown: {why}"))
-                caller.exception()  # nobody may be waiting any more, and that is no error
-        self._waiting.clear()
+        while self._waiting:
+            _, tell = self._waiting.popleft()
+            tell(StoreAway(f"the outcome is unknown: {why}"))
 
     def _write(self) -> None:
         if self._transport.is_closing():
@@ -126,17 +130,14 @@ class Wire(asyncio.Protocol):
         if not self._waiting:
             self.end("a reply that nobody asked for")
             return
-        _, caller = self._waiting.popleft()
-        if isinstance(reply, Exception):
-            if isinstance(reply, StoreAway) and not isinstance(reply, Shifting):
-                self.refusal = (str(reply), self._loop.time())
-            if not caller.done():
-                caller.set_exception(StoreAway(str(reply)) if isinstance(reply, Unusable) else reply)
-                caller.exception()
-            if isinstance(reply, Unusable):
-                self.end(str(reply))
-        elif not caller.done():
-            caller.set_result(reply)
+        _, tell = self._waiting.popleft()
+        if isinstance(reply, StoreAway) and not isinstance(reply, Shifting):
+            self.refusal = (str(reply), self._loop.time())
+        if isinstance(reply, Unusable):
+            tell(StoreAway(str(reply)))
+            self.end(str(reply))
+        else:
+            tell(reply)
 
     def _check_deadline(self) -> None:
         """One timer for the oldest unanswered command; the connection ends when that one is late."""
@@ -148,6 +149,12 @@ class Wire(asyncio.Protocol):
             self.end(f"no reply within {REPLY_DEADLINE_S} s")
         else:
             self._watchdog = self._loop.call_at(oldest, self._check_deadline)
+
+
+def _settle(reply: asyncio.Future[Any], outcome: Any) -> None:
+    settle(reply, outcome)
+    if isinstance(outcome, Exception) and not reply.cancelled():
+        reply.exception()  # nobody may be waiting any more, and that is no error
 
 
 def translated(text: str) -> Exception:
