@@ -51,6 +51,7 @@ from actors.runtime.outcome import Tell, settle
 from actors.runtime.supervisor import Quarantine, Supervisor
 from actors.runtime.wheel import Wheel
 
+MAILBOX_FULL = "the mailbox of this key is full"
 ENTRY_OVERHEAD_BYTES = 256
 """What an entry weighs in the commit queue beside its payload: ids, policy, bookkeeping."""
 
@@ -73,12 +74,15 @@ class Buffers:
         self._clock = clock
         self._meters = meters
         self._appends = Committer("append", store.append, supervisor, clock, meters)
+        self._appends.on_answered = self._uncount
         self._appends.on_committed = self._account
         self._closes = Committer("close", store.close, supervisor, clock, meters)
         self._dispatcher = Dispatcher(self._crashed)
         self._quarantine = Quarantine(clock)
         self._wheel: Wheel[Buffer] = Wheel(clock, self._deadline_reached)
         self._buffers: dict[str, Buffer] = {}
+        self._asked: dict[str, int] = {}
+        """Messages of each key that wait for their answer."""
         self.on_closed: Callable[[Ready], object] = lambda _ready: None
         """Told of each batch that may start; set once by the composition root."""
         self.on_foreign: Callable[[Entry, Appended], None] = lambda _entry, _outcome: None
@@ -126,30 +130,14 @@ class Buffers:
         Any node may store for any partition; only the owner arms timers and delivers. Raises Overloaded when the key's
         mailbox is full or the key is quarantined.
         """
-        terms = entry.terms
-        partition = terms.partition
-        buffer = self._ask(terms.kid, partition)
-
-        def answer(outcome: Appended | Exception) -> None:
-            buffer.asked -= 1
-            if isinstance(outcome, Appended):
-                state = buffer.state
-                if not self._ownership.epoch(partition):
-                    self.on_foreign(entry, outcome)
-                    self._idle(buffer)
-                # Most messages join a window that is known: there is nothing to tell.
-                elif outcome.closed is not None or state is None or state.deadline_ms != outcome.deadline_ms:
-                    self._dispatcher.tell(buffer, Stored(outcome))
-            else:
-                self._idle(buffer)
-            tell(outcome)
-
-        try:
-            self._appends.submit(entry, len(entry.payload) + ENTRY_OVERHEAD_BYTES, answer)
-        except Overloaded:
-            buffer.asked -= 1
-            self._idle(buffer)
-            raise
+        kid = entry.terms.kid
+        asked = self._asked.get(kid, 0)
+        if asked >= Buffer.asks_max:
+            raise Overloaded(MAILBOX_FULL)
+        if kid not in self._buffers:
+            self._check_quarantine(kid)
+        self._appends.submit(entry, len(entry.payload) + ENTRY_OVERHEAD_BYTES, tell)
+        self._asked[kid] = asked + 1
 
     async def flush(self, key: str, batch_id: str | None = None) -> Flushed:
         """Close the key's open batch now, as the delivery `batch_id` (made here when None): asking again with the
@@ -204,40 +192,71 @@ class Buffers:
     def _buffer(self, kid: str, partition: int) -> Buffer:
         buffer = self._buffers.get(kid)
         if buffer is None:
-            if self._quarantine.holds(kid):
-                raise Overloaded("this key is quarantined: its actor crashed again and again")
+            self._check_quarantine(kid)
             buffer = self._buffers[kid] = Buffer(kid, partition, self._shell)
         return buffer
 
+    def _check_quarantine(self, kid: str) -> None:
+        if self._quarantine.holds(kid):
+            raise Overloaded("this key is quarantined: its actor crashed again and again")
+
     def _ask(self, kid: str, partition: int) -> Buffer:
         """The key's actor, with one more caller waiting for it. Raises Overloaded when too many do."""
-        buffer = self._buffers.get(kid) or self._buffer(kid, partition)
-        if buffer.asked >= Buffer.asks_max:
-            raise Overloaded("the mailbox of this key is full")
+        buffer = self._buffer(kid, partition)
+        if buffer.asked + self._asked.get(kid, 0) >= Buffer.asks_max:
+            self._idle(buffer)
+            raise Overloaded(MAILBOX_FULL)
         buffer.asked += 1
         return buffer
 
+    def _uncount(self, entries: Sequence[Entry]) -> None:
+        asked = self._asked
+        for entry in entries:
+            kid = entry.terms.kid
+            left = asked[kid] - 1
+            if left:
+                asked[kid] = left
+            else:
+                del asked[kid]
+
     def _account(self, entries: Sequence[Entry], outcomes: Sequence[Appended | StoreAway]) -> None:
-        """Count a batch of stored messages and remember them for a while, before anybody is told."""
+        """Count a batch of stored messages, remember them for a while, and tell the actors, before anybody else."""
         duplicates = 0
         received_us = []
+        news = []
+        buffers, epoch = self._buffers, self._ownership.epoch
         for entry, outcome in zip(entries, outcomes, strict=True):
             if isinstance(outcome, StoreAway):
                 continue
             received_us.append(outcome.received_us)
             if outcome.duplicate:
                 duplicates += 1
-                continue
-            if outcome.size == 1:
+            elif outcome.size == 1:
                 self.on_opened(entry)
+            terms = entry.terms
+            buffer = buffers.get(terms.kid)
+            known = None if buffer is None else buffer.state
             if outcome.closed is not None:
                 self._count_batch(outcome.closed)
+                news.append((entry, outcome))
+            elif known is None or known.deadline_ms != outcome.deadline_ms or not epoch(terms.partition):
+                news.append((entry, outcome))  # most messages join a window that is known: there is nothing to tell
         self._meters.accepted.inc(len(received_us) - duplicates)
         self._meters.duplicates.inc(duplicates)
         if len(received_us) < len(entries):
             stored = zip(entries, outcomes, strict=True)
             entries = [entry for entry, outcome in stored if not isinstance(outcome, StoreAway)]
         self.on_stored(entries, received_us)
+        for entry, outcome in news:
+            self._tell(entry, outcome)
+
+    def _tell(self, entry: Entry, outcome: Appended) -> None:
+        """Tell a key's actor, or its owner, what became of its batch."""
+        kid, partition = entry.terms.kid, entry.terms.partition
+        if not self._ownership.epoch(partition):
+            self.on_foreign(entry, outcome)
+        elif not self._quarantine.holds(kid):  # else a sweep finds it, later
+            self._dispatcher.tell(self._buffer(kid, partition), Stored(outcome))
 
     def _count_batch(self, batch: ClosedBatch) -> None:
         self._meters.batches[batch.reason].inc()

@@ -183,16 +183,35 @@ async def test_a_dropped_batch_is_forgotten() -> None:
 
 
 @in_virtual_time
-async def test_an_actor_stays_while_somebody_waits_for_it() -> None:
-    """A second one of the same key would count its callers anew."""
+async def test_callers_are_counted_whether_their_key_has_an_actor_or_not() -> None:
+    """Actors come and go meanwhile."""
     async with Stage() as stage:
         rig = await BufferRig(stage).start()
-        rig.store.faults.gates["append"] = asyncio.Event()
-        waiting = rig.buffers.append(make_entry())
+        gate = rig.store.faults.gates["append"] = asyncio.Event()
+        names = iter(range(2 * Buffer.asks_max))
+        waiting = [rig.buffers.append(make_entry(message_id=f"m{next(names)}")) for _ in range(Buffer.asks_max - 1)]
         assert await rig.buffers.flush("k") == NothingOpen()
-        assert len(rig.buffers) == 1
-        rig.store.faults.gates["append"].set()
-        await waiting
+        assert len(rig.buffers) == 0
+        waiting.append(rig.buffers.append(make_entry(message_id=f"m{next(names)}")))
+        with pytest.raises(Overloaded):
+            rig.buffers.append(make_entry(message_id="one more"))
+        gate.set()
+        await asyncio.gather(*waiting)
+        await rig.buffers.append(make_entry(message_id="one more"))
+
+
+@in_virtual_time
+async def test_callers_who_were_told_of_a_failure_are_counted_no_more() -> None:
+    """As often as the store is away."""
+    async with Stage() as stage:
+        rig = await BufferRig(stage).start()
+        for _ in range(2):
+            rig.store.faults.away = True
+            waiting = [rig.buffers.append(make_entry(message_id=f"m{n}")) for n in range(Buffer.asks_max)]
+            told = await asyncio.gather(*waiting, return_exceptions=True)
+            assert {type(each) for each in told} == {StoreAway}
+        rig.store.faults.away = False
+        assert (await rig.buffers.append(make_entry())).size == 1
 
 
 @in_virtual_time
@@ -247,9 +266,11 @@ async def test_a_full_commit_queue_is_an_honest_overloaded() -> None:
             except Overloaded:
                 break
             await passing(0.01)
-        assert len(rig.buffers) == len(taken)
+        assert rig.buffers.mailbox_depth == len(taken)
+        assert len(rig.buffers) == 0
         gate.set()
         await asyncio.gather(*taken)
+        assert len(rig.buffers) == len(taken)
         assert len(rig.store.open) == len(taken)
 
 

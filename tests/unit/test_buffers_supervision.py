@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from actors.core.partition import locate
-from actors.ports import DueBatch, Fenced, Overloaded, StoreAway
+from actors.ports import Appended, DueBatch, Fenced, Overloaded, StoreAway
 from actors.runtime.supervisor import KEY_LIMIT, QUARANTINE_S
 from tests.support.buffer_rig import BufferRig
 from tests.support.doubles import Stage, make_entry, value
@@ -67,6 +67,23 @@ async def test_a_poison_key_is_quarantined_and_its_neighbours_are_not() -> None:
         assert (await rig.buffers.append(make_entry("neighbour", "m2"))).size == 2
         await passing(30.0)
         assert rig.store.lines[locate("neighbour")[0]] == rig.closed_ids()
+
+
+@in_virtual_time
+async def test_a_message_that_was_under_way_as_its_key_was_quarantined_is_stored() -> None:
+    """Its caller is told so; the actor is left alone all the same."""
+    async with Stage() as stage:
+        rig = await BufferRig(stage).start()
+        for number in range(KEY_LIMIT.restarts):
+            await rig.crash("k", number)
+        last, late = asyncio.ensure_future(rig.crash("k", KEY_LIMIT.restarts)), make_entry("k", "late", wait_ms=1000)
+        asyncio.get_running_loop().call_soon(lambda: waiting.append(rig.buffers.append(late)))
+        waiting: list[asyncio.Future[Appended]] = []
+        await last
+        assert (await waiting[0]).size == 1
+        assert stage.crashes == []
+        assert rig.buffers.quarantined == 1
+        assert len(rig.buffers) == 0
 
 
 @in_virtual_time
