@@ -66,7 +66,7 @@ def check_limits(body: bytes) -> None:
     sketch = body.translate(_SKETCH)
     if sketch.count(b"[") > DEPTH_MAX and _too_deep(body):
         raise JsonLimit("$", f"nested more than {DEPTH_MAX} deep")
-    if _LONG in sketch and _holds_unfit_integer(body):
+    if sketch.find(_LONG) >= 0 and _holds_unfit_integer(body):
         raise JsonLimit(_path_of_unfit_integer(body), "an integer is outside the range of int64")
 
 
@@ -74,7 +74,7 @@ def is_plain_rest(rest: bytes) -> bool:
     """Whether what follows the beginning of an object, within it, keeps these limits and is UTF-8, at a glance: what is
     not plain may be right all the same."""
     sketch = rest.translate(_SKETCH)
-    if sketch.count(b"[") >= DEPTH_MAX or _LONG in sketch:
+    if sketch.count(b"[") >= DEPTH_MAX or sketch.find(_LONG) >= 0:
         return False
     return rest.isascii() or _is_utf8(rest)
 

@@ -130,12 +130,9 @@ class KnownTerms:
     def recall(self, body: bytes) -> Taken | None:
         """The message if its terms are known; else it must be looked at whole, and may be wrong. Raises BadMessage for
         its payload."""
-        beginning, rest = _parted(body)
-        known = self._known[beginning]
-        if known is None:
-            return None
-        read = _read(rest)
-        if read is None:
+        at = body.find(_PAYLOAD) + len(_PAYLOAD)  # where there is none, too little is left for a beginning
+        known = self._known[body[:at]]
+        if known is None or (read := _read(body[at:])) is None:
             return None
         payload, message_id = read
         known.check(payload)

@@ -167,16 +167,8 @@ class LaneConnection(web.RequestHandler):
     """One connection: aiohttp's, with the lane before it. `heads` None: the lane is off."""
 
     __slots__ = (
-        "_answering",
-        "_edge",
-        "_heads",
-        "_held",
-        "_held_bytes",
-        "_open",
-        "_owed",
-        "_reply",
-        "_task",
-        "_unread",
+        *("_answering", "_edge", "_heads", "_held", "_held_bytes"),
+        *("_open", "_owed", "_reply", "_task", "_unread"),
     )
 
     def __init__(self, manager: web.Server, edge: Edge, heads: Heads | None, **options: Any) -> None:
@@ -210,24 +202,21 @@ class LaneConnection(web.RequestHandler):
                 turn.begin(self._loop)
             turn.append((self._look, data))
         else:
-            self._arrived(heads, data)
+            # Most of what arrives is one whole request with a head that is remembered.
+            head = heads.known[data[: data.find(_END, 0, KNOWN_BYTES_MAX) + 4]]
+            self._meet(heads, data, head if head is not None and head.whole == len(data) else None)
 
     def _look(self, data: bytes) -> None:
         self._answering = False
         heads = self._heads
         if heads is not None:
-            head = heads.known[data]  # most who look say no more than one that is remembered
-            if head is None or (place := head.place) is None or not self._is_between():
-                self._take(heads, data, 0)
-            elif (answer := self._answer(head, place, b"")) is not None:
-                self._write(answer)
+            self._meet(heads, data, heads.known[data])  # most who look say nothing beside their head
         if self._held or self._unread:
             self._go_on()
 
-    def _arrived(self, heads: Heads, data: bytes) -> None:
-        # Most of what arrives is one whole request with a head that is remembered.
-        head = heads.known[data[: data.find(_END, 0, KNOWN_BYTES_MAX) + 4]]
-        if head is None or (place := head.place) is None or head.whole != len(data) or not self._is_between():
+    def _meet(self, heads: Heads, data: bytes, head: Head | None) -> None:
+        """Take what has arrived: one whole request with this head, or, without one, whatever it is."""
+        if head is None or (place := head.place) is None or not self._is_between():
             self._take(heads, data, 0)
         elif (answer := self._answer(head, place, data[head.size :])) is not None:
             self._write(answer)
