@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from typing import Any, ClassVar
 
 from actors.committer import CALLS_MAX, GATHER_S, Committer
+from actors.runtime.outcome import Promised
 from tests.support.doubles import Stage
 from tests.support.until import passing
 
 
 class Store:
-    """Answers each request with its negative after `takes_s`; `failing` is raised instead, `gate` closed holds all."""
+    """Answers each request with its negative after `takes_s`; `failing` is raised instead, `gate` closed holds all.
+    `tells`: what comes of a call is told, instead of awaited."""
+
+    tells: ClassVar[bool] = False
 
     def __init__(self, stage: Stage, takes_s: float = 0.001) -> None:
         self._clock = stage.clock
+        self._telling: set[asyncio.Task[None]] = set()
         self.takes_s = takes_s
         self.failing: BaseException | None = None
         self.gate = asyncio.Event()
@@ -26,8 +31,24 @@ class Store:
         self.under_way_max = 0
         self.finished = 0
 
-    async def commit(self, requests: Sequence[int]) -> Sequence[int]:
+    def commit(self, requests: Sequence[int]) -> Awaitable[Sequence[int]]:
         """One call."""
+        if not self.tells:
+            return self._committed(requests)
+        promised: Promised[Sequence[int]] = Promised()
+        task = asyncio.ensure_future(self._tell(promised, self._committed(requests)))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+        return promised
+
+    async def _tell(self, promised: Promised[Sequence[int]], answers: Awaitable[Sequence[int]]) -> None:
+        try:
+            outcome: Sequence[int] | Exception = await answers
+        except Exception as error:
+            outcome = error
+        promised.arrived(outcome)
+
+    async def _committed(self, requests: Sequence[int]) -> Sequence[int]:
         self.batches.append(list(requests))
         self.called_at.append(self._clock.monotonic())
         self.under_way += 1

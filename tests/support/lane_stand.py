@@ -115,6 +115,8 @@ class Stand:
         self.edge.draining = draining
         self.fast_lane = fast_lane
         self.lane_answers = 0
+        self.prepared = 0
+        """How many heads have been made ready for use cases that ask for something."""
         self.asked_with: list[ref[object]] = []
         """What answers were made with, where there was no task: gone when they are."""
         self._gate = asyncio.Event()
@@ -210,6 +212,7 @@ class Stand:
         some want to be run."""
 
         def soon(_params: Mapping[str, str], headers: RequestHeaders) -> Soon | None:
+            self.prepared += 1
             return None if headers.idempotency_key else partial(ask, headers)
 
         def ask(headers: RequestHeaders, body: bytes, tell: Tell[Any]) -> ToReply[Reply]:

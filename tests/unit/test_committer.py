@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.committer import (
@@ -19,10 +19,19 @@ from actors.committer import (
     QUEUE_BYTES_MAX,
 )
 from actors.ports import Overloaded, StoreAway
-from tests.support.commit_rig import Rig
+from tests.support.commit_rig import Rig, Store
 from tests.support.doubles import Stage, observed
 from tests.support.until import passing
 from tests.support.virtual_time import complaints_expected, in_virtual_time, ticks
+
+only_awaited = pytest.mark.parametrize("tells", [False], ids=["awaited"], indirect=True)
+"""What is about the job that waits for a call."""
+
+
+@pytest.fixture(name="tells", autouse=True, params=[False, True], ids=["awaited", "told"])
+def fixture_tells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is heard what came of a call, the same holds."""
+    monkeypatch.setattr(Store, "tells", request.param)
 
 
 class Refused(Exception):
@@ -355,6 +364,7 @@ async def test_an_answer_that_crashes_takes_no_other_with_it() -> None:
             await rig.committer.drained()
 
 
+@only_awaited
 @in_virtual_time
 async def test_a_call_that_cannot_be_started_is_an_answer() -> None:
     """A supervisor that takes no more jobs refuses the batch: its callers are told, later ones get through."""
@@ -378,6 +388,7 @@ async def test_a_call_that_cannot_be_started_is_an_answer() -> None:
             assert await rig.committer.ask(50) == -50
 
 
+@only_awaited
 @in_virtual_time
 async def test_a_call_that_is_cancelled_is_an_answer() -> None:
     """Under way, in the queue, or before its first step: when the node goes down nobody is left waiting for ever."""
@@ -440,7 +451,7 @@ class Model:
             assert sum(self.sizes[request] for request in batch[:-1]) < BATCH_BYTES_MAX
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(Step, max_size=25))
 @in_virtual_time
 async def test_order_is_kept_and_everyone_is_answered_once(steps: list[tuple[str, int, int]]) -> None:

@@ -305,6 +305,17 @@ async def test_a_connection_that_asks_nothing_ends(stand: Stand) -> None:
     assert half.wire.closed
 
 
+async def test_what_a_head_says_is_prepared_once() -> None:
+    """For all requests with it, whoever sends them; with an id of its own it is another one."""
+    stand = await Stand(fast_lane=True, soon=True).open()
+    request = b"POST /fails HTTP/1.1\r\n%b%bContent-Length: 2\r\n\r\n{}"
+    for own, prepared in ((b"", 1), (b"", 1), (b"X-Request-ID: 1\r\n", 2), (b"", 2), (b"X-Request-ID: 1\r\n", 3)):
+        connection = stand.connection()
+        await connection.says(request % (HOST, own))
+        assert len(bodies(connection.wire.written)) == 1
+        assert stand.prepared == prepared
+
+
 async def test_made_up_heads_take_no_room(stand: Stand) -> None:
     """Each is another one."""
     for number in range(3 * KNOWN_MAX):

@@ -77,6 +77,36 @@ async def test_an_error_of_one_command_is_its_callers_alone(reply: str, raised: 
 
 
 @in_virtual_time
+async def test_who_is_told_may_ask_again_at_once() -> None:
+    """From within: the next command waits its turn, and replies that came along find their callers."""
+    wire = opened()
+    heard: list[object] = []
+
+    def again(reply: object) -> None:
+        heard.append(reply)
+        wire.ask(("GET", "c"), heard.append)
+
+    wire.ask(("GET", "a"), again)
+    wire.ask(("GET", "b"), heard.append)
+    wire.data_received(b":1\r\n:2\r\n")
+    assert heard == [1, 2]
+    wire.data_received(b":3\r\n")
+    assert heard == [1, 2, 3]
+    wire.end("the test is over")
+
+
+@in_virtual_time
+async def test_who_is_told_may_end_the_wire() -> None:
+    """Everybody behind it is told that the outcome is unknown, also whoever asks meanwhile; nobody twice."""
+    wire = opened()
+    heard: list[object] = []
+    wire.ask(("GET", "a"), lambda _reply: wire.end("enough"))
+    wire.ask(("GET", "b"), heard.append)
+    wire.data_received(b":1\r\n:2\r\n")
+    assert [str(each) for each in heard] == ["the outcome is unknown: enough"]
+
+
+@in_virtual_time
 async def test_a_late_reply_ends_the_wire() -> None:
     """A hanging server costs a caller this long and no longer; who asked later is told at the same time."""
     wire = opened()
