@@ -181,12 +181,11 @@ class Committer(Generic[Q, A]):
             self._supervisor.crashed(self._name, crash)
         self._calls -= 1
         self._under_way -= len(batch.requests)
-        if not self._waiting:
-            if not self._calls:
-                self._idle.set()
-        elif self._waiting:
+        if self._waiting:
             self._armed = True
             self._call_soon(self._leave)
+        elif not self._calls:
+            self._idle.set()
 
     def _answer(self, batch: _Batch[Q], outcomes: Sequence[A | StoreAway] | Exception) -> None:
         requests = batch.requests
