@@ -47,7 +47,7 @@ from actors.ports import (
 )
 from actors.runtime.actor import Actor, Dispatcher
 from actors.runtime.clock import Clock
-from actors.runtime.outcome import Tell, settle
+from actors.runtime.outcome import Tell, crash_of, settle
 from actors.runtime.supervisor import Quarantine, Supervisor
 from actors.runtime.wheel import Wheel
 
@@ -74,7 +74,7 @@ class Buffers:
         self._clock = clock
         self._meters = meters
         self._appends = Committer("append", store.append, supervisor, clock, meters)
-        self._appends.on_answered = self._uncount
+        self._appends.on_answered = self._answered
         self._appends.on_committed = self._account
         self._closes = Committer("close", store.close, supervisor, clock, meters)
         self._dispatcher = Dispatcher(self._crashed)
@@ -132,10 +132,11 @@ class Buffers:
         """
         kid = entry.terms.kid
         asked = self._asked.get(kid, 0)
-        if asked >= Buffer.asks_max:
-            raise Overloaded(MAILBOX_FULL)
-        if kid not in self._buffers:
+        buffer = self._buffers.get(kid)
+        if buffer is None:
             self._check_quarantine(kid)
+        if asked + (0 if buffer is None else buffer.asked) >= Buffer.asks_max:
+            raise Overloaded(MAILBOX_FULL)
         self._appends.submit(entry, len(entry.payload) + ENTRY_OVERHEAD_BYTES, tell)
         self._asked[kid] = asked + 1
 
@@ -209,8 +210,31 @@ class Buffers:
         buffer.asked += 1
         return buffer
 
-    def _uncount(self, entries: Sequence[Entry]) -> None:
-        asked = self._asked
+    def _account(self, entries: Sequence[Entry], outcomes: Sequence[Appended | StoreAway]) -> None:
+        """Count a batch of stored messages and remember them for a while, before anybody is told."""
+        duplicates = 0
+        received_us = []
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            if isinstance(outcome, StoreAway):
+                continue
+            received_us.append(outcome.received_us)
+            if outcome.duplicate:
+                duplicates += 1
+                continue
+            if outcome.size == 1:
+                self.on_opened(entry)
+            if outcome.closed is not None:
+                self._count_batch(outcome.closed)
+        self._meters.accepted.inc(len(received_us) - duplicates)
+        self._meters.duplicates.inc(duplicates)
+        if len(received_us) < len(entries):
+            stored = zip(entries, outcomes, strict=True)
+            entries = [entry for entry, outcome in stored if not isinstance(outcome, StoreAway)]
+        self.on_stored(entries, received_us)
+
+    def _answered(self, entries: Sequence[Entry], outcomes: Sequence[Appended | Exception]) -> None:
+        """Their callers wait no more. Tell each actor, one after the other, what it does not know."""
+        asked, buffers, epoch = self._asked, self._buffers, self._ownership.epoch
         for entry in entries:
             kid = entry.terms.kid
             left = asked[kid] - 1
@@ -218,37 +242,22 @@ class Buffers:
                 asked[kid] = left
             else:
                 del asked[kid]
-
-    def _account(self, entries: Sequence[Entry], outcomes: Sequence[Appended | StoreAway]) -> None:
-        """Count a batch of stored messages, remember them for a while, and tell the actors, before anybody else."""
-        duplicates = 0
-        received_us = []
-        news = []
-        buffers, epoch = self._buffers, self._ownership.epoch
+        crash = None
         for entry, outcome in zip(entries, outcomes, strict=True):
-            if isinstance(outcome, StoreAway):
+            if isinstance(outcome, Exception):
                 continue
-            received_us.append(outcome.received_us)
-            if outcome.duplicate:
-                duplicates += 1
-            elif outcome.size == 1:
-                self.on_opened(entry)
             terms = entry.terms
             buffer = buffers.get(terms.kid)
             known = None if buffer is None else buffer.state
-            if outcome.closed is not None:
-                self._count_batch(outcome.closed)
-                news.append((entry, outcome))
-            elif known is None or known.deadline_ms != outcome.deadline_ms or not epoch(terms.partition):
-                news.append((entry, outcome))  # most messages join a window that is known: there is nothing to tell
-        self._meters.accepted.inc(len(received_us) - duplicates)
-        self._meters.duplicates.inc(duplicates)
-        if len(received_us) < len(entries):
-            stored = zip(entries, outcomes, strict=True)
-            entries = [entry for entry, outcome in stored if not isinstance(outcome, StoreAway)]
-        self.on_stored(entries, received_us)
-        for entry, outcome in news:
-            self._tell(entry, outcome)
+            if (
+                known is None
+                or known.deadline_ms != outcome.deadline_ms
+                or outcome.closed is not None
+                or not epoch(terms.partition)
+            ):  # most messages join a window that is known
+                crash = crash_of(self._tell, entry, outcome) or crash
+        if crash is not None:
+            raise crash
 
     def _tell(self, entry: Entry, outcome: Appended) -> None:
         """Tell a key's actor, or its owner, what became of its batch."""

@@ -13,11 +13,11 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple, Unpack
 
 from actors.ports import CommitMeters, Overloaded, StoreAway
 from actors.runtime.clock import Clock
-from actors.runtime.outcome import Promised, outcome_of, settle
+from actors.runtime.outcome import Promised, crash_of, outcome_of, settle
 from actors.runtime.supervisor import Supervisor
 
 GATHER_S = 0.002
@@ -33,6 +33,7 @@ CALLS_MAX = 4
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+Words = TypeVarTuple("Words")
 Answer = Callable[[Any], object]
 """Gets the store's answer, or the exception that stands for it."""
 
@@ -57,8 +58,8 @@ class Committer(Generic[Q, A]):
         self._clock = clock
         self._meters = meters
         self.on_committed: Callable[[Sequence[Q], Sequence[A | StoreAway]], None] = lambda _requests, _answers: None
-        self.on_answered: Callable[[Sequence[Q]], object] = lambda _requests: None
-        """Told of each batch that has an answer, whatever that is, before anybody else is."""
+        self.on_answered: Callable[[Sequence[Q], Sequence[Any]], object] = lambda _requests, _outcomes: None
+        """Shown each batch that is over, with an answer or an exception for each request, before the callers are."""
         self._waiting: deque[_Batch[Q]] = deque()
         self._open: _Batch[Q] | None = None
         """The last of them, while whoever comes may join it without another look."""
@@ -129,9 +130,9 @@ class Committer(Generic[Q, A]):
     def _leave(self) -> None:
         """Send what has gathered, in as many calls as the bounds want."""
         self._armed = False
-        self._open = None
         while self._waiting and self._calls < self._calls_max:
             batch = self._waiting.popleft()
+            self._open = None  # also when somebody who was told at once has come back
             self._room_bytes += batch.size_bytes
             self._last_batch = len(batch.requests)
             self._calls += 1
@@ -171,34 +172,38 @@ class Committer(Generic[Q, A]):
             self._over(batch, _unfinished(why))
 
     def _over(self, batch: _Batch[Q], outcomes: Sequence[A | StoreAway] | Exception) -> None:
-        """A call is over: everybody is told, and the next one may leave."""
+        """A call is over: everybody is told, whoever crashes at that, and the next one may leave."""
+        requests = batch.requests
         batch.is_over = True
-        if isinstance(outcomes, Exception) and not isinstance(outcomes, StoreAway | Overloaded):
-            self._supervisor.crashed(self._name, outcomes)
-            outcomes = _unfinished(repr(outcomes))
-        crash = outcome_of(self._answer, batch, outcomes)
-        if isinstance(crash, Exception):
-            self._supervisor.crashed(self._name, crash)
+        if not isinstance(outcomes, Exception) and len(outcomes) != len(requests):
+            outcomes = ValueError(f"{len(outcomes)} answers to {len(requests)} requests")
+        if isinstance(outcomes, Exception):
+            if not isinstance(outcomes, StoreAway | Overloaded):
+                self._supervisor.crashed(self._name, outcomes)
+                outcomes = _unfinished(repr(outcomes))
+            answers: Sequence[Any] = [outcomes] * len(requests)
+        else:
+            answers = outcomes
+            self._guarded(self._committed, batch, outcomes)
+        self._guarded(self.on_answered, requests, answers)
+        self._guarded(batch.answer_all, answers)
         self._calls -= 1
-        self._under_way -= len(batch.requests)
+        self._under_way -= len(requests)
         if self._waiting:
             self._armed = True
             self._call_soon(self._leave)
         elif not self._calls:
             self._idle.set()
 
-    def _answer(self, batch: _Batch[Q], outcomes: Sequence[A | StoreAway] | Exception) -> None:
-        requests = batch.requests
-        self.on_answered(requests)
-        if isinstance(outcomes, Exception):
-            batch.answer_all([outcomes] * len(requests))
-            return
-        try:
-            self._meters.commit_operations.observe(len(requests))
-            self._meters.commit_seconds.observe(self._clock.monotonic() - batch.since)
-            self.on_committed(requests, outcomes)
-        finally:
-            batch.answer_all(outcomes)
+    def _committed(self, batch: _Batch[Q], outcomes: Sequence[A | StoreAway]) -> None:
+        self._meters.commit_operations.observe(len(outcomes))
+        self._meters.commit_seconds.observe(self._clock.monotonic() - batch.since)
+        self.on_committed(batch.requests, outcomes)
+
+    def _guarded(self, call: Callable[[Unpack[Words]], object], *words: *Words) -> None:
+        crash = crash_of(call, *words)
+        if crash is not None:
+            self._supervisor.crashed(self._name, crash)
 
 
 def _forget(answers: object) -> None:

@@ -58,6 +58,16 @@ def outcome_of(call: Callable[[Unpack[Words]], T], *words: *Words) -> T | Except
         return error
 
 
+def crash_of(call: Callable[[Unpack[Words]], object], *words: *Words) -> BaseException | None:
+    """What a call raises that must hold nobody else up. That something it looked at was cancelled is no more than an
+    error of its own."""
+    try:
+        call(*words)
+    except (Exception, asyncio.CancelledError) as error:
+        return error
+    return None
+
+
 def settle(reply: asyncio.Future[T], outcome: T | Exception) -> None:
     """Resolve a future with an outcome, if anybody still waits for it."""
     if reply.done():

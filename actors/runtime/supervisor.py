@@ -132,7 +132,7 @@ class Supervisor:
         task.add_done_callback(self._finished)
         return task
 
-    def crashed(self, name: str, error: Exception) -> None:
+    def crashed(self, name: str, error: BaseException) -> None:
         """What was done without a task of its own came to no good end."""
         self._report("job crashed", name, error)
 

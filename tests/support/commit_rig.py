@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar
 
 from actors.committer import CALLS_MAX, GATHER_S, Committer
-from actors.runtime.outcome import Promised
+from actors.runtime.outcome import Promised, outcome_of
 from tests.support.doubles import Stage
 from tests.support.until import passing
 
@@ -20,9 +20,11 @@ class Store:
 
     def __init__(self, stage: Stage, takes_s: float = 0.001) -> None:
         self._clock = stage.clock
-        self._telling: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[Sequence[int]]] = set()
         self.takes_s = takes_s
         self.failing: BaseException | None = None
+        self.short = False
+        """Whether the last answer of each call is missing."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.batches: list[list[int]] = []
@@ -36,17 +38,11 @@ class Store:
         if not self.tells:
             return self._committed(requests)
         promised: Promised[Sequence[int]] = Promised()
-        task = asyncio.ensure_future(self._tell(promised, self._committed(requests)))
+        task = asyncio.ensure_future(self._committed(requests))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+        task.add_done_callback(lambda task: promised.arrived(outcome_of(task.result)))
         return promised
-
-    async def _tell(self, promised: Promised[Sequence[int]], answers: Awaitable[Sequence[int]]) -> None:
-        try:
-            outcome: Sequence[int] | Exception = await answers
-        except Exception as error:
-            outcome = error
-        promised.arrived(outcome)
 
     async def _committed(self, requests: Sequence[int]) -> Sequence[int]:
         self.batches.append(list(requests))
@@ -59,7 +55,7 @@ class Store:
             await passing(takes_s)
             if failing is not None:
                 raise failing
-            return [-request for request in requests]
+            return [-request for request in requests][: -1 if self.short else None]
         finally:
             self.under_way -= 1
             self.finished += 1

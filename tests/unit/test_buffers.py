@@ -81,6 +81,38 @@ async def test_the_message_that_fills_a_batch_closes_it() -> None:
 
 
 @in_virtual_time
+async def test_a_batch_that_opens_as_the_one_before_closes_is_woken_for() -> None:
+    """Both answered together, in the millisecond in which that one was opened: its deadline is the same."""
+    async with Stage() as stage:
+        rig = await BufferRig(stage).start()
+        rig.store.faults.latency_s = 0.0
+        entries = [make_entry(message_id=f"m{n}", max_size=2, wait_ms=300) for n in range(3)]
+        first = await rig.buffers.append(entries[0])
+        full, opened = await asyncio.gather(*(rig.buffers.append(entry) for entry in entries[1:]))
+        assert full.closed is not None
+        assert (opened.size, opened.deadline_ms) == (1, first.deadline_ms)
+        await passing(0.3 + LATE_S_MAX)
+        assert rig.store.open == {}
+
+
+@pytest.mark.parametrize("hook", ["on_opened", "on_stored"])
+@in_virtual_time
+async def test_a_watcher_that_crashes_costs_nobody_a_timer(hook: str) -> None:
+    """Nor an answer; it is reported."""
+    async with Stage() as stage:
+        rig = await BufferRig(stage).start()
+
+        def hopeless(*_: object) -> None:
+            raise ZeroDivisionError
+
+        setattr(rig.buffers, hook, hopeless)
+        assert (await rig.buffers.append(make_entry(wait_ms=300))).size == 1
+        assert stage.crash_names() == ["append"]
+        await passing(0.3 + LATE_S_MAX)
+        assert rig.store.open == {}
+
+
+@in_virtual_time
 async def test_a_debounce_moves_its_deadline_and_no_timer() -> None:
     """Each message moves the deadline away; the timer finds that out when it fires, and the store is asked once."""
     async with Stage() as stage:
@@ -198,6 +230,21 @@ async def test_callers_are_counted_whether_their_key_has_an_actor_or_not() -> No
         gate.set()
         await asyncio.gather(*waiting)
         await rig.buffers.append(make_entry(message_id="one more"))
+
+
+@in_virtual_time
+async def test_those_who_flush_are_counted_as_well() -> None:
+    """The bound is on all who wait for a key."""
+    async with Stage() as stage:
+        rig = await BufferRig(stage).start()
+        gate = rig.store.faults.gates["close"] = asyncio.Event()
+        flushes = [asyncio.ensure_future(rig.buffers.flush("k")) for _ in range(Buffer.asks_max)]
+        await ticks()
+        with pytest.raises(Overloaded):
+            rig.buffers.append(make_entry())
+        gate.set()
+        await asyncio.gather(*flushes)
+        assert (await rig.buffers.append(make_entry())).size == 1
 
 
 @in_virtual_time

@@ -107,6 +107,25 @@ async def test_who_is_told_may_end_the_wire() -> None:
 
 
 @in_virtual_time
+async def test_one_who_crashes_at_the_end_takes_no_other_s_news_away() -> None:
+    """Whoever it was that ended the wire hears of it."""
+    wire = opened()
+    heard: list[object] = []
+
+    def hopeless(_reply: object) -> None:
+        raise ZeroDivisionError
+
+    wire.ask(("GET", "a"), hopeless)
+    wire.ask(("GET", "b"), heard.append)
+    last = wire.send(("GET", "c"))
+    with pytest.raises(ZeroDivisionError):
+        wire.end("enough")
+    assert [str(each) for each in heard] == ["the outcome is unknown: enough"]
+    with pytest.raises(StoreAway, match="enough"):
+        await last
+
+
+@in_virtual_time
 async def test_a_late_reply_ends_the_wire() -> None:
     """A hanging server costs a caller this long and no longer; who asked later is told at the same time."""
     wire = opened()

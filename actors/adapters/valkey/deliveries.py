@@ -31,7 +31,7 @@ from actors.ports import (
     StoreAway,
     WrongState,
 )
-from actors.runtime.outcome import Promised
+from actors.runtime.outcome import Promised, outcome_of
 
 DAY_MS = 86_400_000
 CRASHES_MAX = 5
@@ -117,7 +117,7 @@ class _Work(Promised[Worked]):
         elif isinstance(claimed, Exception):
             self.arrived(claimed)
         else:
-            self.arrived(_merged(self._requests, settled, claimed))
+            self.arrived(outcome_of(_merged, self._requests, settled, claimed))
 
 
 async def _worked(

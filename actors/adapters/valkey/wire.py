@@ -115,9 +115,16 @@ class Wire(asyncio.Protocol):
         if self._watchdog is not None:
             self._watchdog.cancel()
         self._out.clear()
-        while self._waiting:
-            _, tell = self._waiting.popleft()
-            tell(StoreAway(f"the outcome is unknown: {why}"))
+        self._tell_all(StoreAway(f"the outcome is unknown: {why}"))
+
+    def _tell_all(self, reason: StoreAway) -> None:
+        """Tell everyone who waits; one that raises at it takes no other's away."""
+        try:
+            while self._waiting:
+                self._waiting.popleft()[1](reason)
+        finally:
+            if self._waiting:
+                self._tell_all(reason)
 
     def _write(self) -> None:
         if self._transport.is_closing():
