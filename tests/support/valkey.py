@@ -7,12 +7,14 @@ a loopback port on request.
 
 from __future__ import annotations
 
+import os
 import platform
 import random
 import shutil
 import socket
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,10 +51,28 @@ PORTS = (10_000, 32_000)
 """Below those that Linux gives to outgoing connections: between this look and a program's bind one could take it."""
 
 
+SHARES = 8
+_given: deque[int] = deque(maxlen=1000)
+"""What was given lately may not be bound yet."""
+
+
+def ports_of(worker: str) -> range:
+    """The share of a process that runs tests beside others, by its name ("gw0"; "" for one that has none): what one of
+    them has found free none of the others will take before it is bound."""
+    width = (PORTS[1] - PORTS[0]) // SHARES
+    number = int(worker.removeprefix("gw")) + 1 if worker else 0
+    first = PORTS[0] + number % SHARES * width
+    return range(first, first + width)
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on right now, and that no outgoing connection will be given."""
+    ports = ports_of(os.environ.get("PYTEST_XDIST_WORKER", ""))
     while True:
-        port = random.randrange(*PORTS)  # noqa: S311  any will do
+        port = random.choice(ports)  # noqa: S311  any will do
+        if port in _given:
+            continue
+        _given.append(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
