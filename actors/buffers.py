@@ -249,12 +249,13 @@ class Buffers:
             terms = entry.terms
             buffer = buffers.get(terms.kid)
             known = None if buffer is None else buffer.state
+            # Most messages join a window that is known: there is nothing to tell.
             if (
                 known is None
                 or known.deadline_ms != outcome.deadline_ms
                 or outcome.closed is not None
                 or not epoch(terms.partition)
-            ):  # most messages join a window that is known
+            ):
                 crash = crash_of(self._tell, entry, outcome) or crash
         if crash is not None:
             raise crash

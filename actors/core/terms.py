@@ -80,12 +80,9 @@ _decode_beginning = msgspec.json.Decoder(_Beginning).decode
 
 
 def _parted(body: bytes) -> tuple[bytes, bytes]:
-    """A message's beginning, up to what seems to be the name of its payload, and the rest; b"" and all of it when there
-    is no such name."""
-    at = body.find(_PAYLOAD)
-    if at < 0:
-        return b"", body
-    at += len(_PAYLOAD)
+    """A message's beginning, up to what seems to be the name of its payload, and the rest. Where there is no such name
+    the beginning is too short for any."""
+    at = body.find(_PAYLOAD) + len(_PAYLOAD)
     return body[:at], body[at:]
 
 
@@ -130,9 +127,9 @@ class KnownTerms:
     def recall(self, body: bytes) -> Taken | None:
         """The message if its terms are known; else it must be looked at whole, and may be wrong. Raises BadMessage for
         its payload."""
-        at = body.find(_PAYLOAD) + len(_PAYLOAD)  # where there is none, too little is left for a beginning
-        known = self._known[body[:at]]
-        if known is None or (read := _read(body[at:])) is None:
+        beginning, rest = _parted(body)
+        known = self._known[beginning]
+        if known is None or (read := _read(rest)) is None:
             return None
         payload, message_id = read
         known.check(payload)

@@ -64,16 +64,16 @@ def check_type(headers: RequestHeaders) -> None:
     """What holds of every body's headers. Raises `NotJson` (415)."""
     if headers.content_type != JSON and not is_json(headers.content_type):
         raise NotJson
-    if is_compressed(headers):
+    if _is_compressed(headers):
         raise NotJson("the body must not be compressed")
 
 
 def announces_json(headers: RequestHeaders) -> bool:
     """Whether `check_type` lets these headers pass."""
-    return is_json(headers.content_type) and not is_compressed(headers)
+    return is_json(headers.content_type) and not _is_compressed(headers)
 
 
-def is_compressed(headers: RequestHeaders) -> bool:
+def _is_compressed(headers: RequestHeaders) -> bool:
     """Whether the body has another coding than itself."""
     return headers.content_encoding != "" and headers.content_encoding.lower() != "identity"
 

@@ -6,14 +6,12 @@ give it a body and the headers below. Errors are raised (`edge.errors`) and rend
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from actors.runtime.outcome import Tell, settle
+from actors.runtime.outcome import Promised, Tell
 
 JSON = "application/json"
 
@@ -66,9 +64,9 @@ gives what makes the answer. May raise. Whoever needs no task for the waiting sa
 
 async def asked(ask: Asking[T]) -> Reply:
     """Ask, wait, and answer."""
-    reply: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-    answer = ask(partial(settle, reply))
-    return answer(await reply)
+    promised = Promised[T]()
+    answer = ask(promised.arrived)
+    return answer(await promised)
 
 
 def _never() -> bool:

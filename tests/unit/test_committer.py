@@ -18,16 +18,12 @@ from actors.committer import (
     QUEUE_BYTES_MAX,
 )
 from actors.ports import Overloaded, StoreAway
-from tests.support.commit_rig import Rig, Store
+from tests.support.commit_rig import Rig
 from tests.support.doubles import Stage, observed
 from tests.support.until import passing
 from tests.support.virtual_time import in_virtual_time, ticks
 
-
-@pytest.fixture(name="tells", autouse=True, params=[False, True], ids=["awaited", "told"])
-def fixture_tells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However it is heard what came of a call, the same holds."""
-    monkeypatch.setattr(Store, "tells", request.param)
+pytestmark = pytest.mark.usefixtures("tells")
 
 
 class Refused(Exception):

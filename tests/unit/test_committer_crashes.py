@@ -11,7 +11,7 @@ import pytest
 from actors.committer import CALLS_MAX, Committer
 from actors.ports import Overloaded, StoreAway
 from actors.runtime.outcome import Promised
-from tests.support.commit_rig import Rig, Store
+from tests.support.commit_rig import Rig
 from tests.support.doubles import Stage
 from tests.support.until import passing
 from tests.support.virtual_time import complaints_expected, in_virtual_time
@@ -20,10 +20,7 @@ only_awaited = pytest.mark.parametrize("tells", [False], ids=["awaited"], indire
 """What is about the job that waits for a call."""
 
 
-@pytest.fixture(name="tells", autouse=True, params=[False, True], ids=["awaited", "told"])
-def fixture_tells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However it is heard what came of a call, the same holds."""
-    monkeypatch.setattr(Store, "tells", request.param)
+pytestmark = pytest.mark.usefixtures("tells")
 
 
 class Refused(Exception):

@@ -42,6 +42,8 @@ DELIVERED_KEPT_MAX = 400
 
 ClaimAnswer = Claimed | Poisoned | NothingOpen | Fenced
 SettleAnswer = Next | NothingOpen | Fenced
+Worked = Sequence[ClaimAnswer | SettleAnswer | StoreAway]
+"""What came of claims and settlements, in the order in which they were asked for."""
 
 _STAGES: dict[Status | None, tuple[str, ...]] = {
     None: ("live", "dead", "done"),
@@ -79,11 +81,8 @@ class _StoredPolicy(Struct, frozen=True):
 _policy_decoder = msgspec.json.Decoder(_StoredPolicy)
 
 
-Worked = Sequence[ClaimAnswer | SettleAnswer | StoreAway]
-
-
 class _Work(Promised[Worked]):
-    """Claims and settlements that are on their way together, in the order in which they were asked for."""
+    """Claims and settlements that are on their way together."""
 
     __slots__ = ("_claimed", "_requests", "_settled")
 
@@ -146,7 +145,7 @@ class ValkeyDeliveries:
         self._claim: Transition[Claim, ClaimAnswer] = Transition("claim", self._claim_arguments, _claimed_all)
         self._settle: Transition[Settle, SettleAnswer] = Transition("settle", self._settle_arguments, _settled_all)
 
-    def work(self, requests: Sequence[Claim | Settle]) -> Awaitable[Sequence[ClaimAnswer | SettleAnswer | StoreAway]]:
+    def work(self, requests: Sequence[Claim | Settle]) -> Awaitable[Worked]:
         """Settle and claim, both on their way before either is answered: one write, one wake-up.
 
         An attempt that is settled already is NothingOpen.

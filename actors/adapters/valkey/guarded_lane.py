@@ -46,7 +46,7 @@ class GuardedLane(Lane):
         if isinstance(verdict, breaker.Hold):
             raise StoreAway("the store does not answer")
         probe = isinstance(verdict, breaker.Probe)
-        begun = _Guarded(self, script, (len(keys), *keys, *arguments), partial(self._report, probe))
+        begun = _Guarded(self, script, keys, arguments, partial(self._report, probe))
         if isinstance(verdict, breaker.Probe):
             self._breaker = verdict.state
         return begun
@@ -73,9 +73,16 @@ class _Guarded(Begun):
 
     __slots__ = ("_report",)
 
-    def __init__(self, lane: Lane, script: Script, call: tuple[Any, ...], report: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        script: Script,
+        keys: Sequence[str],
+        arguments: Sequence[Any],
+        report: Callable[[Any], None],
+    ) -> None:
         self._report = report
-        super().__init__(lane, script, call)
+        super().__init__(lane, script, keys, arguments)
 
     def arrived(self, outcome: Any) -> None:
         self._report(outcome)

@@ -90,7 +90,7 @@ class Lane:
     def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Begun:
         """Run a script by its SHA: it is on its way when this returns, to be awaited or left. Raises StoreAway at once
         while the connection is down."""
-        return Begun(self, script, (len(keys), *keys, *arguments))
+        return Begun(self, script, keys, arguments)
 
     async def run(self) -> None:
         """Keep a connection for ever. A service: ends only by cancellation."""
@@ -161,12 +161,12 @@ class Begun(Promised[Any]):
 
     __slots__ = ("_call", "_lane", "_script")
 
-    def __init__(self, lane: Lane, script: Script, call: tuple[Any, ...]) -> None:
+    def __init__(self, lane: Lane, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> None:
         super().__init__()
         self._lane = lane
         self._script = script
-        self._call = call
-        lane.ask(("EVALSHA", script.sha, *call), self._replied)
+        self._call = (len(keys), *keys, *arguments)
+        lane.ask(("EVALSHA", script.sha, *self._call), self._replied)
 
     def _replied(self, reply: Any) -> None:
         if not isinstance(reply, ScriptForgotten):
